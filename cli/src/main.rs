@@ -1,0 +1,2 @@
+//! The `tierpool` program.
+fn main() {}
