@@ -1,0 +1,145 @@
+//! A slot's header: the state word and what a scanner may want to know about its holder. 32 bytes.
+//!
+//! The word says who may write the rest: whoever holds the slot as `Claimed` or `Leased`. Everybody may read, in the
+//! manner of a seqlock: word, fields, word again; the fields belong to the word if both readings agree
+//! ([`Header::read`]). Readers never stop a writer.
+
+use std::panic::Location;
+use std::ptr;
+
+use super::word::{State, Word};
+use crate::clock::Tick;
+use crate::sync::arena::Zeroed;
+use crate::sync::atomic::fence;
+use crate::sync::{AtomicPtr, AtomicU64, Ordering};
+
+/// A source line, as `#[track_caller]` gives it.
+pub(crate) type Site = &'static Location<'static>;
+
+/// Two headers fill a cache line; none straddles one.
+#[repr(C, align(32))]
+pub(crate) struct Header {
+    word: AtomicU64,
+    /// The line that allocated.
+    site: AtomicPtr<Location<'static>>,
+    /// The coarse clock at allocation in the upper half, the number of the allocating thread in the lower.
+    stamp: AtomicU64,
+    /// The line of the explicit release that ended the last use, or null: `Drop` has no line.
+    released: AtomicPtr<Location<'static>>,
+}
+
+#[cfg(not(loom))]
+const _: () = assert!(size_of::<Header>() == 32);
+
+// SAFETY: a word of zero is `Absent` at generation 0, null is no site, and nothing needs `Drop`.
+unsafe impl Zeroed for Header {
+    #[cfg(loom)]
+    fn zeroed() -> Self {
+        Header {
+            word: AtomicU64::new(0),
+            site: AtomicPtr::new(ptr::null_mut()),
+            stamp: AtomicU64::new(0),
+            released: AtomicPtr::new(ptr::null_mut()),
+        }
+    }
+}
+
+/// What a header said at one word.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Record {
+    pub(crate) word: Word,
+    pub(crate) site: Option<Site>,
+    pub(crate) released: Option<Site>,
+    pub(crate) tick: Tick,
+    pub(crate) thread: u32,
+}
+
+impl Header {
+    /// The word, to decide what to do next.
+    ///
+    /// Acquire: pairs with the Release of [`give`](Self::give), so that whoever sees a state sees what its writer did.
+    #[inline]
+    pub(crate) fn word(&self) -> Word {
+        Word::from_bits(self.word.load(Ordering::Acquire))
+    }
+
+    /// Moves the word from `from` to `to`; exactly one of all who try wins.
+    ///
+    /// AcqRel on success: Acquire pairs with the Release of whoever gave the slot (its value and header are ours
+    /// now); Release makes a change between idle states carry on what was acquired. Relaxed on failure: nothing is read.
+    #[inline]
+    pub(crate) fn compare_exchange(&self, from: Word, to: Word) -> bool {
+        self.word.compare_exchange(from.bits(), to.bits(), Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    /// For the holder only: gives the slot its next word.
+    ///
+    /// Release: pairs with the Acquire of the next claim, attach or scan; the value and the fields written by the
+    /// holder come before it.
+    #[inline]
+    pub(crate) fn give(&self, word: Word) {
+        self.word.store(word.bits(), Ordering::Release);
+    }
+
+    /// For the winner of a claim only: writes who holds the slot, then makes it `Leased`.
+    #[inline]
+    pub(crate) fn lease(&self, claimed: Word, site: Site, stamp: u64) -> Word {
+        // Release fence: pairs with the Acquire fence in `read`; a reader that sees a field written below also sees
+        // that the word has left the state in which the old fields were true.
+        fence(Ordering::Release);
+        self.site.store(ptr::from_ref(site).cast_mut(), Ordering::Relaxed);
+        self.stamp.store(stamp, Ordering::Relaxed);
+        let leased = claimed.with(State::Leased);
+        self.give(leased);
+        leased
+    }
+
+    /// For the holder only: which line releases, if one does.
+    ///
+    /// Release: pairs with the Acquire fence in `read`, as the fence in `lease` does; a store of its own because a
+    /// lease may be released by another thread than the one that made that fence.
+    #[inline]
+    pub(crate) fn set_released(&self, site: Option<Site>) {
+        let site = site.map_or(ptr::null_mut(), |site| ptr::from_ref(site).cast_mut());
+        self.released.store(site, Ordering::Release);
+    }
+
+    /// The line that allocated, unguarded: for tallies whose caller compares words before and after.
+    #[inline]
+    pub(crate) fn site_hint(&self) -> Option<Site> {
+        as_site(self.site.load(Ordering::Relaxed))
+    }
+
+    /// The header at one word, or `None` while it changes hands too fast to be read consistently.
+    pub(crate) fn read(&self) -> Option<Record> {
+        const TRIES: usize = if cfg!(loom) { 1 } else { 8 };
+        for _ in 0..TRIES {
+            let word = self.word();
+            let site = self.site.load(Ordering::Relaxed);
+            let released = self.released.load(Ordering::Relaxed);
+            let stamp = self.stamp.load(Ordering::Relaxed);
+            // Acquire fence: pairs with the Release fence in `lease`; see there.
+            fence(Ordering::Acquire);
+            if self.word.load(Ordering::Relaxed) == word.bits() {
+                let (tick, thread) = unpack_stamp(stamp);
+                return Some(Record { word, site: as_site(site), released: as_site(released), tick, thread });
+            }
+        }
+        None
+    }
+}
+
+/// The two halves of a header's stamp.
+#[inline]
+pub(crate) fn pack_stamp(tick: Tick, thread: u32) -> u64 {
+    (u64::from(tick.0) << 32) | u64::from(thread)
+}
+
+fn unpack_stamp(stamp: u64) -> (Tick, u32) {
+    (Tick((stamp >> 32) as u32), stamp as u32)
+}
+
+fn as_site(site: *mut Location<'static>) -> Option<Site> {
+    // SAFETY: the fields hold null or a pointer made from a `&'static Location` above.
+    unsafe { site.as_ref() }
+}

@@ -1,0 +1,5 @@
+//! One slot: its state word, the header around it, and the handle that names it at one generation.
+
+pub(crate) mod handle;
+pub(crate) mod header;
+pub(crate) mod word;

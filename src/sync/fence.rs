@@ -1,0 +1,130 @@
+//! Light and heavy fence: a store-then-load barrier whose cost is paid by the rare side.
+//!
+//! Two threads that each store one location and then load the other's (Dekker's pattern) must not both miss the
+//! other's store. Ordinarily each needs a full fence between its store and its load, some 10 ns. Here the frequent
+//! side calls [`light`], which only stops the compiler, and the rare side calls [`heavy`], which makes every running
+//! thread of the process execute a full fence (`membarrier(2)`, private expedited). Guarantee: *of a `light` and a
+//! `heavy`, one comes first; what its thread stored before it is seen by what the other's thread loads after its own.*
+//!
+//! Where `membarrier` is missing (gVisor, old kernels, other systems), or where the environment says
+//! `TIERPOOL_FENCE=fallback` when the first tier is built, both are `fence(SeqCst)`. Under loom both always are.
+//!
+//! The idea is the asymmetric barrier of liburcu and folly.
+
+/// The frequent side. A compiler fence, or a full fence in the fallback.
+#[inline(always)]
+pub(crate) fn light() {
+    imp::light();
+}
+
+/// The rare side: 0.4 µs, or some 8 µs while other cores run threads of this process.
+#[cold]
+pub(crate) fn heavy() {
+    imp::heavy();
+}
+
+/// Chooses between `membarrier` and the fallback, once a process; called before the first tier exists.
+pub(crate) fn init() {
+    imp::init();
+}
+
+/// Which fence this process uses; fixed when the first tier is built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FenceKind {
+    /// A compiler fence on the hot path, `membarrier(2)` on the cold one.
+    Membarrier,
+    /// A full fence on both sides.
+    Fallback,
+}
+
+/// Which fence this process uses. Builds nothing; decides if nothing has decided yet.
+///
+/// ```
+/// let kind = tierpool::fence_kind(); // Membarrier on a current Linux, unless TIERPOOL_FENCE=fallback
+/// println!("{kind:?}");
+/// ```
+pub fn fence_kind() -> FenceKind {
+    init();
+    if imp::is_fallback() { FenceKind::Fallback } else { FenceKind::Membarrier }
+}
+
+#[cfg(all(target_os = "linux", not(loom)))]
+mod imp {
+    use std::sync::Once;
+    use std::sync::atomic::{AtomicBool, Ordering, compiler_fence, fence};
+    use std::time::Duration;
+
+    /// Written once, before any tier exists, and never again: a thread that can call `light` got its tier from a
+    /// thread that had called `init`.
+    static FALLBACK: AtomicBool = AtomicBool::new(true);
+    static INIT: Once = Once::new();
+
+    pub(super) fn init() {
+        INIT.call_once(|| {
+            let forced = std::env::var_os("TIERPOOL_FENCE").is_some_and(|v| v == "fallback");
+            let usable = !forced && register();
+            FALLBACK.store(!usable, Ordering::Relaxed);
+        });
+    }
+
+    pub(super) fn is_fallback() -> bool {
+        FALLBACK.load(Ordering::Relaxed)
+    }
+
+    #[inline(always)]
+    pub(super) fn light() {
+        if FALLBACK.load(Ordering::Relaxed) {
+            fence(Ordering::SeqCst);
+        } else {
+            compiler_fence(Ordering::SeqCst);
+        }
+    }
+
+    pub(super) fn heavy() {
+        // SeqCst: orders the caller's own store before its own loads; `membarrier` does it for everybody else.
+        fence(Ordering::SeqCst);
+        if is_fallback() {
+            return;
+        }
+        if !membarrier(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED)
+            && !(register() && membarrier(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED))
+        {
+            // A sandbox installed after the first tier was built took the call away. Light fences are compiled
+            // into running threads and cannot be made heavier now; but a store leaves its core's store buffer in
+            // far less than a microsecond, and every context switch drains it. Wait much longer than that.
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        fence(Ordering::SeqCst);
+    }
+
+    fn register() -> bool {
+        membarrier(libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED)
+    }
+
+    fn membarrier(command: libc::c_int) -> bool {
+        // SAFETY: the call takes three integers, touches no memory of ours, and fails with an error code on a
+        // kernel that does not know it.
+        unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) == 0 }
+    }
+}
+
+#[cfg(any(not(target_os = "linux"), loom))]
+mod imp {
+    use super::super::{Ordering, atomic::fence};
+
+    pub(super) fn init() {}
+
+    pub(super) fn is_fallback() -> bool {
+        true
+    }
+
+    #[inline(always)]
+    pub(super) fn light() {
+        fence(Ordering::SeqCst);
+    }
+
+    pub(super) fn heavy() {
+        fence(Ordering::SeqCst);
+    }
+}

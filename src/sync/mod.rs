@@ -1,0 +1,20 @@
+//! The one door to atomics, fences and thread-locals: `std`'s in a normal build, loom's under `--cfg loom`.
+//!
+//! Every other file takes them from here, so what loom explores is the code that ships. Three things are not
+//! modelled, and are plain `std` in both builds: the coarse clock, the thread names and the registry of control
+//! blocks. They carry no guarantee of [`DESIGN`](crate::docs::architecture) by their ordering.
+
+pub(crate) mod arena;
+pub(crate) mod fence;
+
+#[cfg(not(loom))]
+pub(crate) use std::{
+    sync::atomic::{self, AtomicI64, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+    thread_local,
+};
+
+#[cfg(loom)]
+pub(crate) use loom::{
+    sync::atomic::{self, AtomicI64, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+    thread_local,
+};

@@ -1,0 +1,183 @@
+//! From a request to a claimed slot: the hot path, and the steps behind it.
+//!
+//! Hot: pop a hint from the thread's magazine, claim its slot by compare-exchange, write who holds it. When that fails,
+//! [`allocate_slow`] looks ever further: the exact count (a tier known to be empty refuses at once), the rest of the
+//! magazine, the depot, the other threads' magazines, every slot's word, a slot without value that the factory might fill
+//! now. Only [`scarcity`](super::scarcity) refuses.
+
+use super::attach;
+use super::core::{Core, flags};
+use super::magazine::{Hint, Magazine};
+use super::scarcity::{self, Found};
+use crate::clock;
+use crate::error::AllocateError;
+use crate::slot::header::{Site, pack_stamp};
+use crate::slot::word::{State, Word};
+use crate::sync::Ordering;
+
+/// A busy thread advances the coarse clock once in so many allocations.
+const TICK_EVERY: u64 = 1024;
+
+/// A slot that is leased to the caller.
+#[derive(Clone, Copy)]
+pub(crate) struct Taken {
+    pub(crate) word: Word,
+    pub(crate) index: u32,
+}
+
+/// Who asks, for the header.
+#[derive(Clone, Copy)]
+pub(crate) struct Caller {
+    pub(crate) site: Site,
+    pub(crate) magazine: Option<&'static Magazine>,
+}
+
+impl Caller {
+    #[inline(always)]
+    pub(crate) fn stamp(&self) -> u64 {
+        pack_stamp(clock::now(), self.magazine.map_or(0, Magazine::owner))
+    }
+}
+
+/// A leased slot, or why not.
+#[inline(always)]
+pub(crate) fn allocate(core: &'static Core, caller: Caller) -> Result<Taken, AllocateError> {
+    if let Some(magazine) = caller.magazine
+        && let Some(hint) = magazine.pop()
+    {
+        if let Some(taken) = claim(core, hint, caller.site, caller.stamp()) {
+            if magazine.popped().is_multiple_of(TICK_EVERY) {
+                tick();
+            }
+            return Ok(taken);
+        }
+        magazine.note_stale();
+    }
+    allocate_slow(core, caller)
+}
+
+#[cold]
+fn tick() {
+    clock::tick();
+}
+
+/// Claims the slot of a hint and writes its header; `None` if somebody was faster.
+#[inline(always)]
+pub(crate) fn claim(core: &Core, hint: Hint, site: Site, stamp: u64) -> Option<Taken> {
+    let header = core.header(hint.index);
+    let claimed = hint.word.with(State::Claimed);
+    if !header.compare_exchange(hint.word, claimed) {
+        return None;
+    }
+    if hint.word.is(State::Counted) {
+        scarcity::count_claim(core);
+    }
+    Some(Taken { word: header.lease(claimed, site, stamp), index: hint.index })
+}
+
+/// Looks further for a free slot, step by step; refuses only when there was a moment without any.
+#[cold]
+#[inline(never)]
+pub(crate) fn allocate_slow(core: &'static Core, mut caller: Caller) -> Result<Taken, AllocateError> {
+    let now = core.flags.load(Ordering::Relaxed);
+    if now & flags::CLOSED != 0 {
+        return Err(core.closed());
+    }
+    if scarcity::is_known_empty(core) {
+        return Err(scarcity::refusal(core, 1, 0));
+    }
+    if caller.magazine.is_none() {
+        caller.magazine = attach::attach(core);
+    }
+    let taken = match caller.magazine {
+        Some(magazine) => from_magazine(core, magazine, &caller),
+        None => without_magazine(core, &caller),
+    };
+    match taken {
+        Some(taken) => Ok(taken),
+        None => match scarcity::find_or_refuse(core, &caller)? {
+            Found::Free(taken) => {
+                served(core, &caller);
+                Ok(taken)
+            }
+            Found::Vacant(taken) => Ok(taken),
+        },
+    }
+}
+
+/// Own hints, then the depot's, then those of others.
+fn from_magazine(core: &Core, magazine: &Magazine, caller: &Caller) -> Option<Taken> {
+    loop {
+        while let Some(hint) = magazine.pop() {
+            if let Some(taken) = claim(core, hint, caller.site, caller.stamp()) {
+                magazine.note_late();
+                return Some(taken);
+            }
+            magazine.note_stale();
+        }
+        if !magazine.refill(core) && !plunder(core, magazine) {
+            return None;
+        }
+    }
+}
+
+/// Copies hints from another thread's magazine. They stay there too: whoever claims first has the slot.
+fn plunder(core: &Core, magazine: &Magazine) -> bool {
+    for victim in core.magazines() {
+        victim.peek(core, |hint| {
+            magazine.found(hint);
+            !magazine.is_full()
+        });
+        if magazine.len() > 0 {
+            return true;
+        }
+    }
+    false
+}
+
+/// The same places for a thread without a magazine.
+fn without_magazine(core: &Core, caller: &Caller) -> Option<Taken> {
+    let mut taken = None;
+    loop {
+        let mut rest = [0; super::depot::BATCH];
+        let mut kept = 0;
+        let more = core.depot.take(|index| {
+            let word = core.header(index).word();
+            if taken.is_none() && word.is_free() {
+                taken = claim(core, Hint { word, index }, caller.site, caller.stamp());
+            } else if word.is_free() {
+                rest[kept] = index;
+                kept += 1;
+            }
+        });
+        core.depot.store(rest[..kept].iter().copied());
+        if taken.is_some() {
+            served(core, caller);
+            return taken;
+        }
+        if !more {
+            break;
+        }
+    }
+    for victim in core.magazines() {
+        victim.peek(core, |hint| {
+            taken = claim(core, hint, caller.site, caller.stamp());
+            taken.is_none()
+        });
+        if taken.is_some() {
+            served(core, caller);
+            return taken;
+        }
+    }
+    None
+}
+
+/// Counts an allocation that no hint popped from a magazine served.
+pub(crate) fn served(core: &Core, caller: &Caller) {
+    match caller.magazine {
+        Some(magazine) => magazine.note_missed(),
+        None => {
+            core.unserved.allocations.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}

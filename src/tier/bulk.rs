@@ -1,0 +1,298 @@
+//! Many slots at once: all or nothing, and cheaper a slot than one by one.
+//!
+//! What is shared by a whole bulk: the thread-local look-up, the clock, the fences, the looks at the flags, the
+//! bookkeeping of the magazine. What remains a slot: its claim.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+use std::{iter, mem, slice};
+
+use super::allocate::{Caller, Taken, allocate_slow, claim};
+use super::attach;
+use super::core::{Core, flags};
+use super::lease::Lease;
+use super::release;
+use super::scarcity;
+use super::values::{Payload, rethrow};
+use crate::error::AllocateError;
+use crate::slot::header::Site;
+use crate::sync::Ordering;
+
+/// Leases of many slots of one tier, in one buffer: what [`Tier::try_allocate_many`](crate::Tier::try_allocate_many)
+/// gives. Dropping it releases them all, in bulk; iterating by value makes single [`Lease`]s of them.
+///
+/// A buffer that is emptied by [`release_all`](Self::release_all) keeps its memory for the next
+/// [`Tier::try_allocate_into`](crate::Tier::try_allocate_into).
+pub struct Leases<T: 'static> {
+    /// None while empty.
+    core: Option<&'static Core>,
+    taken: Vec<Taken>,
+    born_in_panic: bool,
+    _values: PhantomData<T>,
+}
+
+// SAFETY: as for `Lease`: the only way to the values.
+unsafe impl<T: Send> Send for Leases<T> {}
+// SAFETY: as for `Lease`: a shared one gives `&T` only.
+unsafe impl<T: Sync> Sync for Leases<T> {}
+
+/// Claims `n` slots into `leases`, or none.
+///
+/// # Safety
+/// The tier in `core` is one of `T`s.
+///
+/// # Panics
+/// If `leases` holds slots of another tier.
+pub(crate) unsafe fn allocate_into<T: 'static>(
+    core: &'static Core,
+    leases: &mut Leases<T>,
+    n: usize,
+    site: Site,
+) -> Result<(), AllocateError> {
+    assert!(
+        leases.taken.is_empty() || leases.core.is_some_and(|of| std::ptr::eq(of, core)),
+        "`try_allocate_into`: the buffer holds slots of another tier; release them first or take another buffer"
+    );
+    let capacity = core.incarnation().capacity;
+    if n > capacity || (n > 0 && scarcity::is_known_empty(core)) {
+        return Err(scarcity::refusal(core, n, 0));
+    }
+    let before = leases.taken.len();
+    leases.core = Some(core);
+    leases.taken.reserve(n);
+    if core.flags.load(Ordering::Relaxed) & flags::WATCHES_PANICS != 0 {
+        leases.born_in_panic = std::thread::panicking();
+    }
+    let mut caller = Caller { site, magazine: attach::current(core) };
+    while leases.taken.len() < before + n {
+        let missing = before + n - leases.taken.len();
+        if let Some(magazine) = caller.magazine {
+            let hints = magazine.pop_many(missing);
+            if hints > 0 {
+                let stamp = caller.stamp();
+                let good = magazine.popped_last(hints).filter_map(|hint| claim(core, hint, site, stamp));
+                let had = leases.taken.len();
+                leases.taken.extend(good);
+                magazine.note_stale_many(hints - (leases.taken.len() - had));
+                continue;
+            }
+            if magazine.refill(core) {
+                continue;
+            }
+        }
+        match allocate_slow(core, caller) {
+            Ok(taken) => leases.taken.push(taken),
+            Err(error) => {
+                let free = leases.taken.len() - before;
+                release::give_back_many::<T>(core, &leases.taken[before..], None);
+                leases.taken.truncate(before);
+                return Err(match error {
+                    AllocateError::Exhausted(mut exhausted) => {
+                        exhausted.wanted = n;
+                        exhausted.free = free;
+                        AllocateError::Exhausted(exhausted)
+                    }
+                    closed => closed,
+                });
+            }
+        }
+        caller.magazine = attach::current(core);
+    }
+    Ok(())
+}
+
+impl<T: 'static> Leases<T> {
+    /// An empty buffer, without memory.
+    pub const fn new() -> Self {
+        Leases { core: None, taken: Vec::new(), born_in_panic: false, _values: PhantomData }
+    }
+
+    /// An empty buffer with room for `n` leases, 16 bytes each.
+    pub fn with_capacity(n: usize) -> Self {
+        Leases { taken: Vec::with_capacity(n), ..Self::new() }
+    }
+
+    /// How many slots are held.
+    pub fn len(&self) -> usize {
+        self.taken.len()
+    }
+
+    /// Whether none is held.
+    pub fn is_empty(&self) -> bool {
+        self.taken.is_empty()
+    }
+
+    /// The values.
+    pub fn iter(&self) -> Iter<'_, T> {
+        Iter { payload: self.payload(), taken: self.taken.iter(), _values: PhantomData }
+    }
+
+    /// The values, to be changed.
+    pub fn iter_mut(&mut self) -> IterMut<'_, T> {
+        IterMut { payload: self.payload(), taken: self.taken.iter(), _values: PhantomData }
+    }
+
+    /// The values of the tier; `None` only while no slot is held.
+    fn payload(&self) -> Option<Payload<T>> {
+        // SAFETY: `core` is set together with the first slot, by a tier of `T`s; the slots held keep it from ending.
+        self.core.filter(|_| !self.taken.is_empty()).map(|core| unsafe { Payload::of(core) })
+    }
+
+    /// The last slot, as a lease of its own.
+    pub fn pop(&mut self) -> Option<Lease<T>> {
+        let taken = self.taken.pop()?;
+        // SAFETY: the slot was leased to this buffer by a tier of `T`s, and has just left it.
+        self.core.map(|core| unsafe { Lease::with_birth(core, taken, self.born_in_panic) })
+    }
+
+    /// Releases all slots and remembers the calling line. Cheaper a slot than releasing one by one.
+    ///
+    /// # Panics
+    /// If the tier's reset panics, after all slots have been dealt with.
+    #[track_caller]
+    pub fn release(mut self) {
+        self.release_at(Some(Location::caller()));
+    }
+
+    /// The same, keeping the buffer's memory.
+    ///
+    /// # Panics
+    /// If the tier's reset panics, after all slots have been dealt with.
+    #[track_caller]
+    pub fn release_all(&mut self) {
+        self.release_at(Some(Location::caller()));
+    }
+
+    fn release_at(&mut self, site: Option<Site>) {
+        let Some(core) = self.core.filter(|_| !self.taken.is_empty()) else { return };
+        if core.flags.load(Ordering::Relaxed) & (flags::RESETS | flags::WATCHES_PANICS) == 0 {
+            let mut taken = mem::take(&mut self.taken);
+            release::give_back_many::<T>(core, &taken, site);
+            taken.clear();
+            self.taken = taken;
+            return;
+        }
+        // User code runs for each slot, and may panic: the first panic goes on when all slots are dealt with.
+        let mut panic = None;
+        while let Some(lease) = self.pop() {
+            let one = AssertUnwindSafe(|| match site {
+                Some(site) => lease.release_at(site),
+                None => drop(lease),
+            });
+            panic = panic.or(catch_unwind(one).err());
+        }
+        rethrow(panic);
+    }
+}
+
+impl<T: 'static> Default for Leases<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T: 'static> Drop for Leases<T> {
+    fn drop(&mut self) {
+        self.release_at(None);
+    }
+}
+
+impl<T: fmt::Debug + 'static> fmt::Debug for Leases<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self).finish()
+    }
+}
+
+/// The values of some [`Leases`].
+pub struct Iter<'a, T: 'static> {
+    payload: Option<Payload<T>>,
+    taken: slice::Iter<'a, Taken>,
+    _values: PhantomData<&'a T>,
+}
+
+impl<'a, T: 'static> Iterator for Iter<'a, T> {
+    type Item = &'a T;
+
+    fn next(&mut self) -> Option<&'a T> {
+        let taken = self.taken.next()?;
+        // SAFETY: the borrowed `Leases` holds the slot for 'a, and gives out only shared references meanwhile.
+        self.payload.map(|payload| unsafe { &*payload.slot(taken.index) })
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.taken.size_hint()
+    }
+}
+
+/// The values of some [`Leases`], to be changed.
+pub struct IterMut<'a, T: 'static> {
+    payload: Option<Payload<T>>,
+    taken: slice::Iter<'a, Taken>,
+    _values: PhantomData<&'a mut T>,
+}
+
+impl<'a, T: 'static> Iterator for IterMut<'a, T> {
+    type Item = &'a mut T;
+
+    fn next(&mut self) -> Option<&'a mut T> {
+        let taken = self.taken.next()?;
+        // SAFETY: the `Leases`, borrowed mutably for 'a, holds the slot, and no slot twice.
+        self.payload.map(|payload| unsafe { &mut *payload.slot(taken.index) })
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.taken.size_hint()
+    }
+}
+
+/// Single leases out of [`Leases`], the last first; those not taken are released in bulk.
+pub struct IntoIter<T: 'static> {
+    leases: Leases<T>,
+}
+
+impl<T: 'static> Iterator for IntoIter<T> {
+    type Item = Lease<T>;
+
+    fn next(&mut self) -> Option<Lease<T>> {
+        self.leases.pop()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.leases.len(), Some(self.leases.len()))
+    }
+}
+
+impl<T: 'static> ExactSizeIterator for Iter<'_, T> {}
+impl<T: 'static> ExactSizeIterator for IterMut<'_, T> {}
+impl<T: 'static> ExactSizeIterator for IntoIter<T> {}
+impl<T: 'static> iter::FusedIterator for Iter<'_, T> {}
+impl<T: 'static> iter::FusedIterator for IterMut<'_, T> {}
+impl<T: 'static> iter::FusedIterator for IntoIter<T> {}
+
+impl<T: 'static> IntoIterator for Leases<T> {
+    type Item = Lease<T>;
+    type IntoIter = IntoIter<T>;
+
+    fn into_iter(self) -> IntoIter<T> {
+        IntoIter { leases: self }
+    }
+}
+
+impl<'a, T: 'static> IntoIterator for &'a Leases<T> {
+    type Item = &'a T;
+    type IntoIter = Iter<'a, T>;
+
+    fn into_iter(self) -> Iter<'a, T> {
+        self.iter()
+    }
+}
+
+impl<'a, T: 'static> IntoIterator for &'a mut Leases<T> {
+    type Item = &'a mut T;
+    type IntoIter = IterMut<'a, T>;
+
+    fn into_iter(self) -> IterMut<'a, T> {
+        self.iter_mut()
+    }
+}

@@ -1,0 +1,239 @@
+//! The control block of a tier: what every operation finds through one pointer.
+//!
+//! A control block is type-stable. It is made once, with headers, magazines and depot nodes for a power of two of
+//! slots, and lives as long as the process; when the last value of a tier is gone it goes back to the
+//! [`registry`](super::registry), and the next tier of that size takes it over, its generations going on. That is what
+//! makes a lease `'static` without a counter, and a late reader harmless: it finds a control block, and its
+//! generation is over.
+//!
+//! Two kinds of fields. The permanent ones belong to the block. The [`Incarnation`] is the tier that lives in it at
+//! present: written by its builder while nobody can hold a slot, read by whoever holds a slot or a [`Tier`](super::Tier).
+
+use std::cell::UnsafeCell;
+
+use crossbeam_utils::CachePadded;
+
+use super::depot::Depot;
+use super::magazine::{MAX_MAGAZINES, Magazine};
+use super::report::Totals;
+use super::values::Panic;
+use crate::error::AllocateError;
+use crate::slot::header::{Header, Site};
+use crate::sync::arena::zeroed_slice;
+use crate::sync::atomic::fence;
+use crate::sync::{AtomicI64, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+/// The bits of [`Core::flags`]. Above [`EPOCH`](flags::EPOCH) is a count of how often scarcity has ended.
+pub(crate) mod flags {
+    /// The tier hands out nothing any more, and a slot that comes back is dropped.
+    pub(crate) const CLOSED: u64 = 1;
+    /// The last `Tier` is gone too: nobody can attach a handle any more.
+    pub(crate) const ORPHANED: u64 = 1 << 1;
+    /// A release announces itself in the exact count before the slot becomes free.
+    pub(crate) const SCARCE: u64 = 1 << 2;
+    /// Since some moment in this scarcity, every free slot has been in the exact count.
+    pub(crate) const CERTIFIED: u64 = 1 << 3;
+    /// Values are reset when they are released.
+    pub(crate) const RESETS: u64 = 1 << 4;
+    /// A lease remembers whether it was made during a panic, to tell whether one came over its value.
+    pub(crate) const WATCHES_PANICS: u64 = 1 << 5;
+    /// One end of scarcity.
+    pub(crate) const EPOCH: u64 = 1 << 8;
+}
+
+/// The tier that lives in a control block.
+pub(crate) struct Incarnation {
+    pub(crate) name: &'static str,
+    pub(crate) capacity: usize,
+    /// The first payload; a `*mut T`.
+    pub(crate) payload: *mut u8,
+    /// Factory and reset; a `*mut Values<T>`.
+    pub(crate) values: *mut (),
+    /// Makes a value for a vacant slot that the caller holds: `Payload::build` for the tier's type.
+    pub(crate) build: unsafe fn(&Core, u32) -> Result<(), Option<Panic>>,
+    /// Frees `payload` and `values` when the last value is gone.
+    pub(crate) free: unsafe fn(&Incarnation),
+    /// The counters of the block's magazines when this tier began.
+    pub(crate) base: Totals,
+}
+
+impl Incarnation {
+    const NONE: Incarnation = Incarnation {
+        name: "",
+        capacity: 0,
+        payload: std::ptr::null_mut(),
+        values: std::ptr::null_mut(),
+        build: |_, _| Err(None),
+        free: |_| {},
+        base: Totals::ZERO,
+    };
+}
+
+/// See the module's header.
+#[repr(C)]
+pub(crate) struct Core {
+    /// See [`flags`]. Changes rarely: read by every operation, so it shares a line with what never changes.
+    pub(crate) flags: AtomicU64,
+    headers: &'static [Header],
+    incarnation: UnsafeCell<Incarnation>,
+    /// This block's number: the upper half of its handles' names.
+    pub(crate) id: u32,
+    magazines: &'static [Magazine],
+    /// How many of `magazines` have ever been used.
+    magazines_used: AtomicUsize,
+
+    pub(crate) depot: Depot,
+    /// At least the number of slots that are `Counted`; see [`scarcity`](super::scarcity).
+    pub(crate) count: CachePadded<AtomicI64>,
+    /// Slots that are not `Absent`, and one more while a `Tier` exists. At zero the incarnation ends.
+    pub(crate) live: CachePadded<AtomicUsize>,
+    /// How many `Tier`s exist.
+    pub(crate) tiers: AtomicUsize,
+    pub(crate) quarantined: AtomicUsize,
+    /// The coarse tick of the last attempt to rebuild a quarantined slot on the way to a refusal.
+    pub(crate) rebuilt_at: AtomicU32,
+    /// Allocations served and slots given back without a magazine.
+    pub(crate) unserved: Unserved,
+    /// The line that held the most slots when the tier last ran out, and how many.
+    pub(crate) most_held_by: AtomicPtr<std::panic::Location<'static>>,
+    pub(crate) most_held: AtomicUsize,
+    /// The next block in the registry's list of the retired.
+    pub(crate) next_retired: AtomicPtr<Core>,
+}
+
+/// Counts of what no magazine has counted.
+pub(crate) struct Unserved {
+    pub(crate) allocations: AtomicU64,
+    pub(crate) releases: AtomicU64,
+    pub(crate) refusals: AtomicU64,
+}
+
+// SAFETY: all fields but `incarnation` are atomics, shared references or constants. `incarnation` is written only by
+// the builder that holds the block alone (`set_incarnation`), and read only by who holds a slot or a tier of it.
+unsafe impl Sync for Core {}
+// SAFETY: as above; nothing in it belongs to a thread.
+unsafe impl Send for Core {}
+
+impl Core {
+    /// A block with room for `slots` slots, all `Absent`; `None` if there is no memory.
+    pub(crate) fn new(id: u32, slots: usize) -> Option<&'static Core> {
+        Some(Box::leak(Box::new(Core {
+            flags: AtomicU64::new(flags::CLOSED),
+            headers: zeroed_slice(slots)?,
+            incarnation: UnsafeCell::new(Incarnation::NONE),
+            id,
+            magazines: zeroed_slice(MAX_MAGAZINES)?,
+            magazines_used: AtomicUsize::new(0),
+            depot: Depot::new(slots)?,
+            count: CachePadded::new(AtomicI64::new(0)),
+            live: CachePadded::new(AtomicUsize::new(0)),
+            tiers: AtomicUsize::new(0),
+            quarantined: AtomicUsize::new(0),
+            rebuilt_at: AtomicU32::new(0),
+            unserved: Unserved {
+                allocations: AtomicU64::new(0),
+                releases: AtomicU64::new(0),
+                refusals: AtomicU64::new(0),
+            },
+            most_held_by: AtomicPtr::new(std::ptr::null_mut()),
+            most_held: AtomicUsize::new(0),
+            next_retired: AtomicPtr::new(std::ptr::null_mut()),
+        })))
+    }
+
+    /// The tier that lives here.
+    ///
+    /// The caller holds a slot of it (a word that it has moved to `Claimed` or `Leased`, or a value not yet counted
+    /// out of `live`) or one of its `Tier`s: both keep the incarnation from ending.
+    #[inline]
+    pub(crate) fn incarnation(&self) -> &Incarnation {
+        // SAFETY: it is only written by `set_incarnation`, whose caller has the block alone; by the contract above
+        // the reader's slot or tier keeps `live` above zero, so that the block is not retired meanwhile.
+        unsafe { &*self.incarnation.get() }
+    }
+
+    /// Puts a new tier into the block.
+    ///
+    /// # Safety
+    /// The caller has taken the block from the registry and has not yet published any slot or tier of it.
+    pub(crate) unsafe fn set_incarnation(&self, incarnation: Incarnation) {
+        // SAFETY: by the contract nobody else reads or writes it now.
+        unsafe { *self.incarnation.get() = incarnation }
+    }
+
+    /// The header of a slot whose index came from a hint, a lease or a loop over the headers.
+    #[inline]
+    pub(crate) fn header(&self, index: u32) -> &'static Header {
+        debug_assert!((index as usize) < self.headers.len());
+        // SAFETY: hints and leases are only made from indices of this block's headers, and neither the block nor
+        // its headers ever change size or go away.
+        unsafe { self.headers.get_unchecked(index as usize) }
+    }
+
+    /// The header of a slot whose index came from outside.
+    pub(crate) fn header_checked(&self, index: u32) -> Option<&'static Header> {
+        self.headers.get(index as usize)
+    }
+
+    /// How many slots the block has room for.
+    pub(crate) fn slots(&self) -> usize {
+        self.headers.len()
+    }
+
+    /// The headers of the tier that lives here; see [`incarnation`](Self::incarnation) for who may ask.
+    pub(crate) fn headers(&self) -> &'static [Header] {
+        &self.headers[..self.incarnation().capacity]
+    }
+
+    /// Every magazine that has ever been used here.
+    pub(crate) fn magazines(&self) -> &'static [Magazine] {
+        // Acquire: pairs with the AcqRel increment in `claim_magazine`.
+        let used = self.magazines_used.load(Ordering::Acquire);
+        &self.magazines[..used]
+    }
+
+    /// A magazine for the thread `owner`: one that an exited thread left, or a new one. `None` if as many threads as
+    /// there are magazines use the tier at once; such a thread goes without.
+    #[cold]
+    pub(crate) fn claim_magazine(&'static self, owner: u32) -> Option<&'static Magazine> {
+        if let Some(left) = self.magazines().iter().find(|magazine| magazine.adopt(owner)) {
+            return Some(left);
+        }
+        loop {
+            let used = self.magazines_used.load(Ordering::Relaxed);
+            let next = self.magazines.get(used)?;
+            // AcqRel: pairs with the Acquire in `magazines`, so that whoever walks them sees all that came before.
+            // A new magazine is adopted only once it is counted: another thread may be faster, then we go on.
+            let counted = self.magazines_used.compare_exchange(used, used + 1, Ordering::AcqRel, Ordering::Relaxed);
+            if counted.is_ok() && next.adopt(owner) {
+                return Some(next);
+            }
+        }
+    }
+
+    /// The error of a closed tier.
+    pub(crate) fn closed(&self) -> AllocateError {
+        AllocateError::Closed { tier: self.incarnation().name }
+    }
+
+    /// One value is gone, or the last `Tier`. When nothing is left, frees the payload and retires the block.
+    pub(crate) fn count_out(&'static self) {
+        // Release: pairs with the Acquire fence below, in whoever is last: every use of payload and values comes
+        // before they are freed.
+        if self.live.fetch_sub(1, Ordering::Release) == 1 {
+            // Acquire fence: pairs with the Release decrements of all the others.
+            fence(Ordering::Acquire);
+            let incarnation = self.incarnation();
+            // SAFETY: `free` was made for these pointers by the builder; the count was the last, so no value, lease
+            // or tier remains that could use them, and only one thread sees the count reach zero.
+            unsafe { (incarnation.free)(incarnation) };
+            super::registry::retire(self);
+        }
+    }
+
+    /// For reports: the line that held most slots when the tier last ran out.
+    pub(crate) fn most_held_by(&self) -> Option<Site> {
+        // SAFETY: only null or a pointer made from a `&'static Location` is ever stored (`scarcity::tally`).
+        unsafe { self.most_held_by.load(Ordering::Relaxed).as_ref() }
+    }
+}

@@ -1,0 +1,238 @@
+//! A lease: unique ownership of one slot, given back when dropped.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
+use std::ops::{Deref, DerefMut};
+use std::panic::Location;
+
+use super::allocate::Taken;
+use super::core::{Core, flags};
+use super::magazine::Magazine;
+use super::values::{Payload, rethrow};
+use super::{close, rebuild, release};
+use crate::slot::handle::Handle;
+use crate::slot::header::Site;
+use crate::slot::word::{State, Word};
+use crate::sync::Ordering;
+use crate::sync::fence::light;
+
+/// Unique ownership of one slot of a [`Tier`](crate::Tier): dereferences to its value, and gives it back when dropped.
+///
+/// A lease is `'static` and touches no shared counter; it may go to another thread, outlive every `Tier`, and be
+/// dropped during thread exit. Forgetting one ([`std::mem::forget`]) leaks its slot, which
+/// [`Tier::holders`](crate::Tier::holders) shows with the line that allocated it.
+///
+/// There are four ways to end it besides dropping: [`release`](Self::release) names the line that did it,
+/// [`detach`](Self::detach) turns it into a [`Handle`], [`take`](Self::take) keeps the value and
+/// [`discard`](Self::discard) throws it away; after the last two the factory makes a new value for the slot.
+#[must_use = "a lease that is dropped at once gives its slot back at once"]
+pub struct Lease<T: 'static> {
+    core: &'static Core,
+    word: Word,
+    index: u32,
+    /// Whether the thread was panicking when the lease was made; kept only if the tier watches panics.
+    born_in_panic: bool,
+    _value: PhantomData<T>,
+}
+
+const _: () = assert!(size_of::<Option<Lease<u8>>>() == 24);
+
+// SAFETY: a lease is the only way to its value, like a `Box<T>`; everything else in it is shared and atomic.
+unsafe impl<T: Send> Send for Lease<T> {}
+// SAFETY: a shared lease gives `&T` only.
+unsafe impl<T: Sync> Sync for Lease<T> {}
+
+impl<T: 'static> Lease<T> {
+    /// A lease of a slot that has just been leased to the caller.
+    ///
+    /// # Safety
+    /// The tier in `core` is one of `T`s, and `taken` is leased to nobody else.
+    #[inline(always)]
+    pub(crate) unsafe fn new(core: &'static Core, taken: Taken) -> Self {
+        let watches = core.flags.load(Ordering::Relaxed) & flags::WATCHES_PANICS != 0;
+        // SAFETY: by this function's own contract.
+        unsafe { Self::with_birth(core, taken, watches && std::thread::panicking()) }
+    }
+
+    /// The same, saying whether the slot was leased during a panic.
+    ///
+    /// # Safety
+    /// As for [`new`](Self::new).
+    #[inline(always)]
+    pub(crate) unsafe fn with_birth(core: &'static Core, taken: Taken, born_in_panic: bool) -> Self {
+        Lease { core, word: taken.word, index: taken.index, born_in_panic, _value: PhantomData }
+    }
+
+    #[inline(always)]
+    fn payload(&self) -> Payload<T> {
+        // SAFETY: the lease holds a slot of a tier of `T`s (see `new`).
+        unsafe { Payload::of(self.core) }
+    }
+
+    /// The parts of the lease, which is not dropped.
+    #[inline(always)]
+    pub(crate) fn into_parts(self) -> (&'static Core, Taken) {
+        let lease = ManuallyDrop::new(self);
+        (lease.core, lease.taken())
+    }
+
+    #[inline(always)]
+    fn taken(&self) -> Taken {
+        Taken { word: self.word, index: self.index }
+    }
+
+    pub(crate) fn belongs_to(&self, core: &Core) -> bool {
+        std::ptr::eq(self.core, core)
+    }
+
+    /// Gives the slot back, and remembers the calling line: a second release of the same handle will name it.
+    ///
+    /// The same as dropping otherwise. Costs some nanoseconds; the tier's reset runs here.
+    ///
+    /// # Panics
+    /// If the tier's reset panics. The value is dropped then, and the slot rebuilt.
+    #[inline]
+    #[track_caller]
+    pub fn release(self) {
+        self.release_at(Location::caller());
+    }
+
+    #[inline]
+    pub(crate) fn release_at(self, site: Site) {
+        ManuallyDrop::new(self).finish(Some(site));
+    }
+
+    /// Gives the slot back through a magazine that the thread owns.
+    #[inline(always)]
+    pub(crate) fn release_to(self, magazine: &Magazine, site: Site) {
+        let mut lease = ManuallyDrop::new(self);
+        if lease.prepare(Some(site)) {
+            release::make_room(lease.core, magazine);
+            release::give_to::<T>(lease.core, magazine, lease.taken(), Some(site));
+        }
+    }
+
+    #[inline(always)]
+    fn finish(&mut self, site: Option<Site>) {
+        if self.prepare(site) {
+            release::give_back::<T>(self.core, self.taken(), site);
+        }
+    }
+
+    /// Makes the value fit for the next user. False if the slot has been dealt with instead.
+    #[inline(always)]
+    fn prepare(&mut self, site: Option<Site>) -> bool {
+        let now = self.core.flags.load(Ordering::Relaxed);
+        now & (flags::RESETS | flags::WATCHES_PANICS) == 0 || self.prepare_slow(now, site)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn prepare_slow(&mut self, now: u64, site: Option<Site>) -> bool {
+        if now & flags::WATCHES_PANICS != 0 && std::thread::panicking() && !self.born_in_panic {
+            self.throw_away(site);
+            return false;
+        }
+        // SAFETY: the lease holds the slot and its value.
+        match unsafe { self.payload().reset(self.index) } {
+            Ok(()) => true,
+            Err(panic) => {
+                // SAFETY: as above; the value is not used again, and the slot then has none. A panic in its `Drop`
+                // would be the second: the first is gone on with.
+                unsafe {
+                    let _ = self.payload().drop_value(self.index);
+                    rebuild::vacate::<T>(self.core, self.taken(), site, Some(panic));
+                }
+                false
+            }
+        }
+    }
+
+    fn throw_away(&mut self, site: Option<Site>) {
+        // SAFETY: the lease holds the slot and its value, which is not used again; then the slot has none.
+        unsafe {
+            let panic = self.payload().drop_value(self.index).err();
+            rebuild::vacate::<T>(self.core, self.taken(), site, panic);
+        }
+    }
+
+    /// Ends the lease without giving the slot back: whoever brings the handle, and nobody else, can attach or release it.
+    ///
+    /// Handles made by earlier `detach`es of the same slot stay dead. If no `Tier` exists any more, nobody could ever
+    /// attach it: then the value is dropped at once.
+    #[inline]
+    pub fn detach(self) -> Handle {
+        let (core, taken) = self.into_parts();
+        let word = taken.word.next(State::Detached);
+        core.header(taken.index).give(word);
+        // Pairs with the heavy fence in `close::orphan`: either its sweep finds the word, or this load the flag.
+        light();
+        if core.flags.load(Ordering::Relaxed) & flags::ORPHANED != 0 {
+            rethrow(close::bury::<T>(core, taken.index, word).err());
+        }
+        Handle::new(core.id, taken.index, word.generation())
+    }
+
+    /// Drops the value, which is broken, and has the factory make another for the slot.
+    ///
+    /// If the factory fails or panics, the slot is out of service (`quarantined` in
+    /// [`Tier::snapshot`](crate::Tier::snapshot)) until an allocation that finds nothing free rebuilds it.
+    ///
+    /// # Panics
+    /// If the value's `Drop` panics; the slot is rebuilt all the same.
+    #[track_caller]
+    pub fn discard(self) {
+        ManuallyDrop::new(self).throw_away(Some(Location::caller()));
+    }
+
+    /// Keeps the value, and has the factory make another for the slot; see [`discard`](Self::discard).
+    #[track_caller]
+    pub fn take(self) -> T {
+        let site = Location::caller();
+        let lease = ManuallyDrop::new(self);
+        // SAFETY: the lease holds the slot and its value, which moves out; then the slot has none.
+        unsafe {
+            let value = lease.payload().slot(lease.index).read();
+            rebuild::vacate::<T>(lease.core, lease.taken(), Some(site), None);
+            value
+        }
+    }
+
+    /// The slot's present name, to be compared with what [`Tier::holders`](crate::Tier::holders) shows. It cannot be
+    /// attached: the slot is leased.
+    pub fn handle(&self) -> Handle {
+        Handle::new(self.core.id, self.index, self.word.generation())
+    }
+}
+
+impl<T: 'static> Deref for Lease<T> {
+    type Target = T;
+
+    #[inline(always)]
+    fn deref(&self) -> &T {
+        // SAFETY: the lease holds the slot, so its value is there and nobody else writes it.
+        unsafe { &*self.payload().slot(self.index) }
+    }
+}
+
+impl<T: 'static> DerefMut for Lease<T> {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: the lease holds the slot and is borrowed mutably, so this is the only reference.
+        unsafe { &mut *self.payload().slot(self.index) }
+    }
+}
+
+impl<T: 'static> Drop for Lease<T> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.finish(None);
+    }
+}
+
+impl<T: fmt::Debug + 'static> fmt::Debug for Lease<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lease").field("slot", &self.handle()).field("value", &**self).finish()
+    }
+}

@@ -1,0 +1,253 @@
+//! A tier: a set of equal slots, handed out without locks.
+//!
+//! Read in this order: [`core`] (the control block), [`magazine`] and [`depot`] (where hints wait), [`allocate`] and
+//! [`release`] (the hot paths), [`scarcity`] (when to refuse), [`lease`] and [`handles`] (who holds a slot), [`values`] and
+//! [`rebuild`] (user code and its panics), [`close`] (the end), then what is built on them: [`bulk`], [`local`], [`report`],
+//! [`builder`]; and [`attach`] and [`registry`], which find a thread's magazine and a handle's control block.
+
+pub(crate) mod allocate;
+pub(crate) mod attach;
+pub(crate) mod builder;
+pub(crate) mod bulk;
+pub(crate) mod close;
+pub(crate) mod core;
+pub(crate) mod depot;
+pub(crate) mod handles;
+pub(crate) mod lease;
+pub(crate) mod local;
+pub(crate) mod magazine;
+pub(crate) mod rebuild;
+pub(crate) mod registry;
+pub(crate) mod release;
+pub(crate) mod report;
+pub(crate) mod scarcity;
+pub(crate) mod values;
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::panic::Location;
+use std::time::Duration;
+
+use self::allocate::Caller;
+use self::builder::TierBuilder;
+use self::bulk::Leases;
+use self::core::Core;
+use self::lease::Lease;
+use self::local::Local;
+use self::report::{Holder, Snapshot};
+use crate::error::{AllocateError, CloseError, HandleError};
+use crate::slot::handle::Handle;
+use crate::sync::Ordering;
+use crate::sync::atomic::fence;
+
+/// A set of equal slots, each with a value of type `T`, handed out in a few nanoseconds to any thread.
+///
+/// A `Tier` is a reference: clones share the slots. When the last one is dropped, the tier closes; leases that are still
+/// out stay valid, and their values are dropped when they come back.
+///
+/// No operation that begins with `try_`, and no release, ever waits for another thread: one that is stopped anywhere
+/// stops nobody else, and hides no free slot. The first use of a tier by a thread registers it, which may call the system
+/// allocator.
+///
+/// ```
+/// use tierpool::Tier;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let tier: Tier<Vec<u8>> = Tier::builder("frames").capacity(1024).build_with(|| vec![0u8; 4096])?;
+///
+/// let mut lease = tier.try_allocate()?;     // a few nanoseconds
+/// lease[0] = 1;
+/// let handle = lease.detach();              // a 16-byte name; the slot stays taken
+/// let lease = tier.attach(handle)?;         // exactly one wins
+/// let handle = lease.detach();
+/// tier.release(handle)?;
+///
+/// let again = tier.release(handle).unwrap_err();
+/// println!("{again}");                      // says where it was allocated and released
+/// # Ok(()) }
+/// ```
+pub struct Tier<T: Send + 'static> {
+    core: &'static Core,
+    _values: PhantomData<T>,
+}
+
+// SAFETY: a tier hands values to one thread at a time, by move; it gives no access to them itself.
+unsafe impl<T: Send> Sync for Tier<T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Send for Tier<T> {}
+
+impl<T: Send + 'static> Tier<T> {
+    /// Begins a tier. The name stands in errors and reports: at most 128 bytes, without control characters, quotation
+    /// marks and backslashes. It need not be unique.
+    pub fn builder(name: &str) -> TierBuilder<T> {
+        TierBuilder::new(name)
+    }
+
+    /// # Safety
+    /// The block holds an open tier of `T`s, and its `tiers` counts this one.
+    unsafe fn from_core(core: &'static Core) -> Self {
+        Tier { core, _values: PhantomData }
+    }
+
+    #[inline(always)]
+    pub(crate) fn core(&self) -> &'static Core {
+        self.core
+    }
+
+    /// A slot, or why there is none; never waits. The calling line is remembered as the holder.
+    ///
+    /// Costs one compare-exchange and some stores while the thread's magazine has hints; each time it is empty, a refill
+    /// from the depot or a look at other threads' magazines; at the worst, a pass over all headers.
+    ///
+    /// What the last holder did to the value happens before what this one does.
+    ///
+    /// # Errors
+    /// [`AllocateError::Exhausted`] if there was a moment during the call at which no slot was free anywhere;
+    /// [`AllocateError::Closed`] after [`close`](Self::close). A refusal allocates no memory.
+    #[inline]
+    #[track_caller]
+    pub fn try_allocate(&self) -> Result<Lease<T>, AllocateError> {
+        let caller = Caller { site: Location::caller(), magazine: attach::current(self.core) };
+        let taken = allocate::allocate(self.core, caller)?;
+        // SAFETY: the core is that of a `Tier<T>`, and the slot has just been leased to this call.
+        Ok(unsafe { Lease::new(self.core, taken) })
+    }
+
+    /// `n` slots, or none; never waits. Cheaper a slot than one by one; allocates the buffer, 16 bytes a slot.
+    ///
+    /// # Errors
+    /// As [`try_allocate`](Self::try_allocate), if not all `n` slots could be had. Slots claimed before that are given
+    /// back, so that two bulks that compete for the last slots may both be refused.
+    #[track_caller]
+    pub fn try_allocate_many(&self, n: usize) -> Result<Leases<T>, AllocateError> {
+        let mut leases = Leases::new();
+        self.allocate_into(&mut leases, n, Location::caller())?;
+        Ok(leases)
+    }
+
+    /// The same, adding to a buffer that may have room already: then nothing is allocated.
+    ///
+    /// # Errors
+    /// As [`try_allocate_many`](Self::try_allocate_many); the buffer is then as it was.
+    ///
+    /// # Panics
+    /// If the buffer holds slots of another tier.
+    #[track_caller]
+    pub fn try_allocate_into(&self, leases: &mut Leases<T>, n: usize) -> Result<(), AllocateError> {
+        self.allocate_into(leases, n, Location::caller())
+    }
+
+    fn allocate_into(
+        &self,
+        leases: &mut Leases<T>,
+        n: usize,
+        site: &'static Location<'static>,
+    ) -> Result<(), AllocateError> {
+        // SAFETY: the core is that of a `Tier<T>`.
+        unsafe { bulk::allocate_into(self.core, leases, n, site) }
+    }
+
+    /// A magazine of one's own, for a hot loop or a short-lived thread; see [`Local`].
+    pub fn local(&self) -> Local<T> {
+        Local::new(self.clone())
+    }
+
+    /// Leases the slot of a handle to the caller. Of all who try with copies of one handle, exactly one wins.
+    ///
+    /// Works after [`close`](Self::close) too, so that what is under way can be finished. One compare-exchange.
+    ///
+    /// # Errors
+    /// [`HandleError`]: the handle was used before, is of another tier, or names nothing. Nothing is changed then.
+    pub fn attach(&self, handle: Handle) -> Result<Lease<T>, HandleError> {
+        let taken = handles::attach(self.core, handle)?;
+        // SAFETY: the core is that of a `Tier<T>`, and the slot has just been leased to this call.
+        Ok(unsafe { Lease::new(self.core, taken) })
+    }
+
+    /// Releases the slot of a handle, and remembers the calling line. Exactly one of all who try with it wins.
+    ///
+    /// # Errors
+    /// As [`attach`](Self::attach). A second release names the first, while the slot has not been allocated again.
+    ///
+    /// # Panics
+    /// If the tier's reset panics, as [`Lease::release`].
+    #[track_caller]
+    pub fn release(&self, handle: Handle) -> Result<(), HandleError> {
+        let site = Location::caller();
+        self.attach(handle)?.release_at(site);
+        Ok(())
+    }
+
+    /// Closes the tier: it hands out nothing any more, and drops every free value now, every other when it comes back.
+    ///
+    /// Leases and handles stay valid. Closing twice does nothing more. One pass over the headers; does not wait.
+    ///
+    /// # Panics
+    /// If a value's `Drop` panics, after all free values have been dropped.
+    pub fn close(&self) {
+        close::close::<T>(self.core);
+    }
+
+    /// Closes the tier, and waits at most `patience` until every slot has come back.
+    ///
+    /// # Errors
+    /// [`CloseError`] names who still holds what, and from which line. The tier is closed all the same.
+    ///
+    /// # Panics
+    /// As [`close`](Self::close).
+    pub fn close_and_wait(&self, patience: Duration) -> Result<(), CloseError> {
+        self.close();
+        close::wait(self.core, patience)
+    }
+
+    /// How many slots are in which state, and the counters. Reads each word once, and stops nobody.
+    pub fn snapshot(&self) -> Snapshot {
+        report::snapshot(self.core)
+    }
+
+    /// Who holds what: state, age, allocating line and thread of each slot that is leased or detached. Stops nobody.
+    pub fn holders(&self) -> Vec<Holder> {
+        report::holders(self.core)
+    }
+
+    /// The name given to [`builder`](Self::builder).
+    pub fn name(&self) -> &'static str {
+        self.core.incarnation().name
+    }
+
+    /// How many slots the tier has.
+    pub fn capacity(&self) -> usize {
+        self.core.incarnation().capacity
+    }
+
+    /// Bytes that the tier uses beside its payload: 32 a slot for headers, about 9 for hints, 1,088 for each thread that
+    /// used it at the same time, and its control block.
+    pub fn overhead_bytes(&self) -> usize {
+        report::overhead_bytes(self.core)
+    }
+}
+
+impl<T: Send + 'static> Clone for Tier<T> {
+    fn clone(&self) -> Self {
+        // Relaxed: the new reference is made from one that keeps the tier open.
+        self.core.tiers.fetch_add(1, Ordering::Relaxed);
+        Tier { core: self.core, _values: PhantomData }
+    }
+}
+
+impl<T: Send + 'static> Drop for Tier<T> {
+    fn drop(&mut self) {
+        // Release: pairs with the Acquire fence below; every use of every clone comes before the end.
+        if self.core.tiers.fetch_sub(1, Ordering::Release) == 1 {
+            // Acquire fence: pairs with the Release decrements of the others.
+            fence(Ordering::Acquire);
+            close::orphan::<T>(self.core);
+        }
+    }
+}
+
+impl<T: Send + 'static> fmt::Debug for Tier<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tier").field("name", &self.name()).field("capacity", &self.capacity()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,187 @@
+//! Looking at a tier without stopping anybody: how many slots are in which state, and who holds them.
+//!
+//! Each word is read once, so the numbers of a busy tier are of slightly different moments; at a quiet point they are
+//! exact, and add up to the capacity.
+
+use std::fmt;
+use std::panic::Location;
+use std::time::Duration;
+
+use super::core::Core;
+use super::magazine::Magazine;
+use crate::clock;
+use crate::slot::handle::Handle;
+use crate::slot::word::State;
+use crate::sync::Ordering;
+
+/// Counts since a tier was built, or since its control block was made.
+#[derive(Clone, Copy)]
+pub(crate) struct Totals {
+    hits: u64,
+    allocations: u64,
+    releases: u64,
+    refusals: u64,
+}
+
+impl Totals {
+    pub(crate) const ZERO: Totals = Totals { hits: 0, allocations: 0, releases: 0, refusals: 0 };
+
+    /// Everything that the control block has counted in its life.
+    pub(crate) fn of(core: &Core) -> Totals {
+        let unserved = &core.unserved;
+        let start = Totals {
+            hits: 0,
+            allocations: unserved.allocations.load(Ordering::Relaxed),
+            releases: unserved.releases.load(Ordering::Relaxed),
+            refusals: unserved.refusals.load(Ordering::Relaxed),
+        };
+        core.magazines().iter().map(Magazine::counts).fold(start, |sum, (hits, allocations, releases)| Totals {
+            hits: sum.hits.wrapping_add(hits),
+            allocations: sum.allocations.wrapping_add(allocations),
+            releases: sum.releases.wrapping_add(releases),
+            ..sum
+        })
+    }
+
+    /// What was counted since `base`; a busy tier may be caught between two counters.
+    fn since(self, base: Totals) -> Totals {
+        let since = |now: u64, base: u64| (now.wrapping_sub(base) as i64).max(0) as u64;
+        Totals {
+            hits: since(self.hits, base.hits),
+            allocations: since(self.allocations, base.allocations),
+            releases: since(self.releases, base.releases),
+            refusals: since(self.refusals, base.refusals),
+        }
+    }
+}
+
+/// How a tier stands: [`Tier::snapshot`](crate::Tier::snapshot).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Snapshot {
+    /// The tier's name.
+    pub tier: &'static str,
+    /// Slots that the tier has; the next six numbers add up to it.
+    pub capacity: usize,
+    /// Slots that an allocation may have.
+    pub free: usize,
+    /// Slots held by a lease.
+    pub leased: usize,
+    /// Slots held by a handle.
+    pub detached: usize,
+    /// Slots that change hands at this moment.
+    pub claimed: usize,
+    /// Slots without a value, because the factory has not yet replaced it.
+    pub quarantined: usize,
+    /// Slots dropped since the tier was closed.
+    pub absent: usize,
+    /// Slots handed out since the tier was built.
+    pub allocations: u64,
+    /// Allocations served by a hint at hand in the thread's magazine, without depot or search.
+    pub hits: u64,
+    /// Slots given back by leases since the tier was built.
+    pub releases: u64,
+    /// Allocations refused since the tier was built.
+    pub refusals: u64,
+    /// Magazines that threads and [`Local`](crate::Local)s own at present.
+    pub magazines: usize,
+    /// Whether the tier is known to have been out of free slots lately, so that releases are counted exactly.
+    pub scarce: bool,
+    /// Whether the tier is closed.
+    pub closed: bool,
+}
+
+impl Snapshot {
+    /// The share of allocations that a hint at hand served, from 0 to 1; 1 if there were none.
+    pub fn hit_rate(&self) -> f64 {
+        if self.allocations == 0 { 1.0 } else { self.hits as f64 / self.allocations as f64 }
+    }
+
+    /// The share of slots that somebody holds, from 0 to 1.
+    pub fn utilization(&self) -> f64 {
+        (self.leased + self.detached + self.claimed) as f64 / self.capacity as f64
+    }
+}
+
+/// Who holds a slot: [`Tier::holders`](crate::Tier::holders).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Holder {
+    /// The slot's name at present; of a leased slot it cannot be attached.
+    pub handle: Handle,
+    /// Leased or detached.
+    pub state: State,
+    /// How long ago it was allocated, by the coarse clock: never too small, and too large by no more than the clock
+    /// stood still before the allocation. See [`clock`](crate::clock).
+    pub age: Duration,
+    /// The line that allocated it.
+    pub site: Option<&'static Location<'static>>,
+    /// The number of the thread that allocated it; 0 if it had none, being about to exit.
+    pub thread: u32,
+    /// That thread's name, while it lives and if it has one.
+    pub thread_name: Option<String>,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} for {:.2?}", self.handle, self.state, self.age)?;
+        if let Some(site) = self.site {
+            write!(f, ", allocated at {site}")?;
+        }
+        match &self.thread_name {
+            Some(name) => write!(f, " by thread {name:?}"),
+            None => write!(f, " by thread {}", self.thread),
+        }
+    }
+}
+
+/// Counts the states and sums the counters; one pass over the headers.
+pub(crate) fn snapshot(core: &Core) -> Snapshot {
+    use super::core::flags;
+    let mut states = [0usize; State::ALL.len()];
+    for header in core.headers() {
+        states[header.word().state() as usize] += 1;
+    }
+    let totals = Totals::of(core).since(core.incarnation().base);
+    let now = core.flags.load(Ordering::Relaxed);
+    let count = |state: State| states[state as usize];
+    Snapshot {
+        tier: core.incarnation().name,
+        capacity: core.incarnation().capacity,
+        free: count(State::Free) + count(State::Counted),
+        leased: count(State::Leased),
+        detached: count(State::Detached),
+        claimed: count(State::Claimed),
+        quarantined: count(State::Quarantined),
+        absent: count(State::Absent),
+        allocations: totals.allocations,
+        hits: totals.hits,
+        releases: totals.releases,
+        refusals: totals.refusals,
+        magazines: core.magazines().iter().filter(|magazine| magazine.is_owned()).count(),
+        scarce: now & flags::SCARCE != 0,
+        closed: now & flags::CLOSED != 0,
+    }
+}
+
+/// Everybody who holds a slot, in the order of the slots. One that changes hands too fast to be read is left out.
+pub(crate) fn holders(core: &Core) -> Vec<Holder> {
+    clock::tick();
+    let held = |(index, header): (usize, &crate::slot::header::Header)| {
+        let record = header.read()?;
+        matches!(record.word.state(), State::Leased | State::Detached).then(|| Holder {
+            handle: Handle::new(core.id, index as u32, record.word.generation()),
+            state: record.word.state(),
+            age: clock::age(record.tick),
+            site: record.site,
+            thread: record.thread,
+            thread_name: crate::thread::name(record.thread),
+        })
+    };
+    core.headers().iter().enumerate().filter_map(held).collect()
+}
+
+/// Bytes that the tier uses beside its payload: headers of its slots, magazines in use, nodes of its depot.
+pub(crate) fn overhead_bytes(core: &Core) -> usize {
+    size_of::<Core>() + size_of_val(core.headers()) + size_of_val(core.magazines()) + core.depot.bytes()
+}
