@@ -58,7 +58,7 @@ impl Header {
     /// The word, to decide what to do next.
     ///
     /// Acquire: pairs with the Release of [`give`](Self::give), so that whoever sees a state sees what its writer did.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn word(&self) -> Word {
         Word::from_bits(self.word.load(Ordering::Acquire))
     }
@@ -67,7 +67,7 @@ impl Header {
     ///
     /// AcqRel on success: Acquire pairs with the Release of whoever gave the slot (its value and header are ours
     /// now); Release makes a change between idle states carry on what was acquired. Relaxed on failure: nothing is read.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn compare_exchange(&self, from: Word, to: Word) -> bool {
         self.word.compare_exchange(from.bits(), to.bits(), Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
@@ -76,13 +76,13 @@ impl Header {
     ///
     /// Release: pairs with the Acquire of the next claim, attach or scan; the value and the fields written by the
     /// holder come before it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn give(&self, word: Word) {
         self.word.store(word.bits(), Ordering::Release);
     }
 
     /// For the winner of a claim only: writes who holds the slot, then makes it `Leased`.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn lease(&self, claimed: Word, site: Site, stamp: u64) -> Word {
         // Release fence: pairs with the Acquire fence in `read`; a reader that sees a field written below also sees
         // that the word has left the state in which the old fields were true.
@@ -98,14 +98,14 @@ impl Header {
     ///
     /// Release: pairs with the Acquire fence in `read`, as the fence in `lease` does; a store of its own because a
     /// lease may be released by another thread than the one that made that fence.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn set_released(&self, site: Option<Site>) {
         let site = site.map_or(ptr::null_mut(), |site| ptr::from_ref(site).cast_mut());
         self.released.store(site, Ordering::Release);
     }
 
     /// The line that allocated, unguarded: for tallies whose caller compares words before and after.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn site_hint(&self) -> Option<Site> {
         as_site(self.site.load(Ordering::Relaxed))
     }

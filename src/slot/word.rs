@@ -67,52 +67,52 @@ const STATE_MASK: u64 = (1 << STATE_BITS) - 1;
 pub(crate) struct Word(u64);
 
 impl Word {
-    #[inline]
+    #[inline(always)]
     pub(crate) const fn new(generation: u64, state: State) -> Self {
         Word((generation << STATE_BITS) | state as u64)
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) const fn from_bits(bits: u64) -> Self {
         Word(bits)
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) const fn bits(self) -> u64 {
         self.0
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) const fn generation(self) -> u64 {
         self.0 >> STATE_BITS
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) const fn state(self) -> State {
         State::ALL[(self.0 & STATE_MASK) as usize]
     }
 
     /// Whether the state is `state`; one mask and one compare.
-    #[inline]
+    #[inline(always)]
     pub(crate) const fn is(self, state: State) -> bool {
         self.0 & STATE_MASK == state as u64
     }
 
     /// Whether an allocation may claim this slot.
-    #[inline]
+    #[inline(always)]
     pub(crate) const fn is_free(self) -> bool {
         let state = self.0 & STATE_MASK;
         state == State::Free as u64 || state == State::Counted as u64
     }
 
     /// The same generation in another state.
-    #[inline]
+    #[inline(always)]
     pub(crate) const fn with(self, state: State) -> Self {
         Word((self.0 & !STATE_MASK) | state as u64)
     }
 
     /// The next generation, in `state`.
-    #[inline]
+    #[inline(always)]
     pub(crate) const fn next(self, state: State) -> Self {
         Word((self.0 & !STATE_MASK).wrapping_add(1 << STATE_BITS) | state as u64)
     }

@@ -38,13 +38,17 @@ struct ExitGuard {
     attached: Cell<*const Attached>,
 }
 
+/// Which element of a thread's array is for the control block with the number `id`.
+pub(crate) fn near(id: u32) -> u32 {
+    id.min(NEAR as u32)
+}
+
 /// This thread's magazine of the tier, if it has met it before. One or two loads.
 #[inline(always)]
 pub(crate) fn current(core: &Core) -> Option<&'static Magazine> {
-    let near = (core.id as usize).min(NEAR);
     // SAFETY: the elements are null or point to a magazine of the control block with that number; magazines are
-    // never freed. `near` is in bounds.
-    MAGAZINES.with(|magazines| unsafe { magazines.get_unchecked(near).get().as_ref() })
+    // never freed. `near` is in bounds, as `near()` made it.
+    MAGAZINES.with(|magazines| unsafe { magazines.get_unchecked(core.near as usize).get().as_ref() })
 }
 
 /// This thread's magazine of the tier, made or adopted if need be. `None` while the thread's locals are being
@@ -83,8 +87,8 @@ impl ExitGuard {
         let magazine = core.claim_magazine(self.number())?;
         let next = self.attached.get();
         self.attached.set(Box::into_raw(Box::new(Attached { core, magazine, next })));
-        if (core.id as usize) < NEAR {
-            MAGAZINES.with(|magazines| magazines[core.id as usize].set(magazine));
+        if (core.near as usize) < NEAR {
+            MAGAZINES.with(|magazines| magazines[core.near as usize].set(magazine));
         }
         Some(magazine)
     }
@@ -100,8 +104,7 @@ impl Drop for ExitGuard {
             next = attached.next;
             // The array has no destructor, so it is still there under std; under loom it may be gone already.
             let _ = MAGAZINES.try_with(|magazines| {
-                let near = (attached.core.id as usize).min(NEAR);
-                magazines[near].set(ptr::null());
+                magazines[attached.core.near as usize].set(ptr::null());
             });
             attached.magazine.leave(attached.core);
         }

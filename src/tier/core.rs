@@ -78,6 +78,8 @@ pub(crate) struct Core {
     incarnation: UnsafeCell<Incarnation>,
     /// This block's number: the upper half of its handles' names.
     pub(crate) id: u32,
+    /// Where a thread's array has its magazine of this block; see [`attach`](super::attach).
+    pub(crate) near: u32,
     magazines: &'static [Magazine],
     /// How many of `magazines` have ever been used.
     magazines_used: AtomicUsize,
@@ -122,6 +124,7 @@ impl Core {
             headers: zeroed_slice(slots)?,
             incarnation: UnsafeCell::new(Incarnation::NONE),
             id,
+            near: super::attach::near(id),
             magazines: zeroed_slice(MAX_MAGAZINES)?,
             magazines_used: AtomicUsize::new(0),
             depot: Depot::new(slots)?,
@@ -162,7 +165,7 @@ impl Core {
     }
 
     /// The header of a slot whose index came from a hint, a lease or a loop over the headers.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn header(&self, index: u32) -> &'static Header {
         debug_assert!((index as usize) < self.headers.len());
         // SAFETY: hints and leases are only made from indices of this block's headers, and neither the block nor

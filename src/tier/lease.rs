@@ -9,6 +9,7 @@ use std::panic::Location;
 use super::allocate::Taken;
 use super::core::{Core, flags};
 use super::magazine::Magazine;
+use super::release::Returned;
 use super::values::{Payload, rethrow};
 use super::{close, rebuild, release};
 use crate::slot::handle::Handle;
@@ -70,16 +71,10 @@ impl<T: 'static> Lease<T> {
         unsafe { Payload::of(self.core) }
     }
 
-    /// The parts of the lease, which is not dropped.
     #[inline(always)]
-    pub(crate) fn into_parts(self) -> (&'static Core, Taken) {
-        let lease = ManuallyDrop::new(self);
-        (lease.core, lease.taken())
-    }
-
-    #[inline(always)]
-    fn taken(&self) -> Taken {
-        Taken { word: self.word, index: self.index }
+    fn returned(&self, site: Option<Site>) -> Returned {
+        let taken = Taken { word: self.word, index: self.index };
+        Returned { taken, site, born_in_panic: self.born_in_panic }
     }
 
     pub(crate) fn belongs_to(&self, core: &Core) -> bool {
@@ -92,86 +87,42 @@ impl<T: 'static> Lease<T> {
     ///
     /// # Panics
     /// If the tier's reset panics. The value is dropped then, and the slot rebuilt.
-    #[inline]
+    #[inline(always)]
     #[track_caller]
     pub fn release(self) {
         self.release_at(Location::caller());
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn release_at(self, site: Site) {
-        ManuallyDrop::new(self).finish(Some(site));
+        let lease = ManuallyDrop::new(self);
+        release::release::<T>(lease.core, lease.returned(Some(site)));
     }
 
     /// Gives the slot back through a magazine that the thread owns.
     #[inline(always)]
     pub(crate) fn release_to(self, magazine: &Magazine, site: Site) {
-        let mut lease = ManuallyDrop::new(self);
-        if lease.prepare(Some(site)) {
-            release::make_room(lease.core, magazine);
-            release::give_to::<T>(lease.core, magazine, lease.taken(), Some(site));
-        }
-    }
-
-    #[inline(always)]
-    fn finish(&mut self, site: Option<Site>) {
-        if self.prepare(site) {
-            release::give_back::<T>(self.core, self.taken(), site);
-        }
-    }
-
-    /// Makes the value fit for the next user. False if the slot has been dealt with instead.
-    #[inline(always)]
-    fn prepare(&mut self, site: Option<Site>) -> bool {
-        let now = self.core.flags.load(Ordering::Relaxed);
-        now & (flags::RESETS | flags::WATCHES_PANICS) == 0 || self.prepare_slow(now, site)
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn prepare_slow(&mut self, now: u64, site: Option<Site>) -> bool {
-        if now & flags::WATCHES_PANICS != 0 && std::thread::panicking() && !self.born_in_panic {
-            self.throw_away(site);
-            return false;
-        }
-        // SAFETY: the lease holds the slot and its value.
-        match unsafe { self.payload().reset(self.index) } {
-            Ok(()) => true,
-            Err(panic) => {
-                // SAFETY: as above; the value is not used again, and the slot then has none. A panic in its `Drop`
-                // would be the second: the first is gone on with.
-                unsafe {
-                    let _ = self.payload().drop_value(self.index);
-                    rebuild::vacate::<T>(self.core, self.taken(), site, Some(panic));
-                }
-                false
-            }
-        }
-    }
-
-    fn throw_away(&mut self, site: Option<Site>) {
-        // SAFETY: the lease holds the slot and its value, which is not used again; then the slot has none.
-        unsafe {
-            let panic = self.payload().drop_value(self.index).err();
-            rebuild::vacate::<T>(self.core, self.taken(), site, panic);
-        }
+        let lease = ManuallyDrop::new(self);
+        release::make_room(lease.core, magazine);
+        release::release_to::<T>(lease.core, magazine, lease.returned(Some(site)));
     }
 
     /// Ends the lease without giving the slot back: whoever brings the handle, and nobody else, can attach or release it.
     ///
     /// Handles made by earlier `detach`es of the same slot stay dead. If no `Tier` exists any more, nobody could ever
     /// attach it: then the value is dropped at once.
-    #[inline]
+    #[inline(always)]
     pub fn detach(self) -> Handle {
-        let (core, taken) = self.into_parts();
-        let word = taken.word.next(State::Detached);
-        core.header(taken.index).give(word);
+        let lease = ManuallyDrop::new(self);
+        let (core, index) = (lease.core, lease.index);
+        let word = lease.word.next(State::Detached);
+        core.header(index).give(word);
         // Pairs with the heavy fence in `close::orphan`: either its sweep finds the word, or this load the flag.
         light();
         if core.flags.load(Ordering::Relaxed) & flags::ORPHANED != 0 {
-            rethrow(close::bury::<T>(core, taken.index, word).err());
+            rethrow(close::bury::<T>(core, index, word).err());
         }
-        Handle::new(core.id, taken.index, word.generation())
+        Handle::new(core.id, index, word.generation())
     }
 
     /// Drops the value, which is broken, and has the factory make another for the slot.
@@ -183,7 +134,9 @@ impl<T: 'static> Lease<T> {
     /// If the value's `Drop` panics; the slot is rebuilt all the same.
     #[track_caller]
     pub fn discard(self) {
-        ManuallyDrop::new(self).throw_away(Some(Location::caller()));
+        let lease = ManuallyDrop::new(self);
+        // SAFETY: the lease holds the slot and its value, and does not use it again.
+        unsafe { rebuild::discard::<T>(lease.core, &lease.returned(Some(Location::caller())), None) };
     }
 
     /// Keeps the value, and has the factory make another for the slot; see [`discard`](Self::discard).
@@ -194,7 +147,7 @@ impl<T: 'static> Lease<T> {
         // SAFETY: the lease holds the slot and its value, which moves out; then the slot has none.
         unsafe {
             let value = lease.payload().slot(lease.index).read();
-            rebuild::vacate::<T>(lease.core, lease.taken(), Some(site), None);
+            rebuild::vacate::<T>(lease.core, lease.returned(None).taken, Some(site), None);
             value
         }
     }
@@ -227,7 +180,7 @@ impl<T: 'static> DerefMut for Lease<T> {
 impl<T: 'static> Drop for Lease<T> {
     #[inline(always)]
     fn drop(&mut self) {
-        self.finish(None);
+        release::release::<T>(self.core, self.returned(None));
     }
 }
 

@@ -46,7 +46,7 @@ impl<T: Send + 'static> Local<T> {
     ///
     /// # Errors
     /// As [`Tier::try_allocate`].
-    #[inline]
+    #[inline(always)]
     #[track_caller]
     pub fn try_allocate(&mut self) -> Result<Lease<T>, AllocateError> {
         let core = self.tier.core();
@@ -59,7 +59,7 @@ impl<T: Send + 'static> Local<T> {
     ///
     /// # Panics
     /// If the tier's reset panics, as [`Lease::release`].
-    #[inline]
+    #[inline(always)]
     #[track_caller]
     pub fn release(&mut self, lease: Lease<T>) {
         match self.magazine {

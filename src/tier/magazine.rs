@@ -119,6 +119,7 @@ impl Magazine {
         unsafe { self.entries.get_unchecked(at) }
     }
 
+    #[inline(always)]
     fn hint(&self, at: usize) -> Hint {
         let entry = self.entry(at);
         let index = entry.index.load(Ordering::Relaxed) as u32;
@@ -178,6 +179,7 @@ impl Magazine {
     }
 
     /// Takes the last `count` pushes back; they were not releases after all.
+    #[inline]
     pub(crate) fn unpush(&self, count: usize) {
         self.len.store((self.len() - count) as u32, Ordering::Relaxed);
     }

@@ -104,7 +104,7 @@ impl<T: Send + 'static> Tier<T> {
     /// # Errors
     /// [`AllocateError::Exhausted`] if there was a moment during the call at which no slot was free anywhere;
     /// [`AllocateError::Closed`] after [`close`](Self::close). A refusal allocates no memory.
-    #[inline]
+    #[inline(always)]
     #[track_caller]
     pub fn try_allocate(&self) -> Result<Lease<T>, AllocateError> {
         let caller = Caller { site: Location::caller(), magazine: attach::current(self.core) };

@@ -7,13 +7,50 @@
 use super::allocate::{Caller, Taken, served};
 use super::close;
 use super::core::{Core, flags};
-use super::release;
+use super::release::{self, Returned};
 use super::values::{Panic, Payload, rethrow};
 use crate::clock;
 use crate::slot::header::Site;
 use crate::slot::word::{State, Word};
 use crate::sync::Ordering;
 use crate::sync::fence::light;
+
+/// Makes the value of a returned slot fit for the next user. False if the value had to go and the slot has been dealt with.
+///
+/// # Safety
+/// The tier in `core` is one of `T`s, and the caller holds the slot with its value.
+pub(crate) unsafe fn prepare<T: 'static>(core: &'static Core, returned: &Returned) -> bool {
+    let now = core.flags.load(Ordering::Relaxed);
+    if now & flags::WATCHES_PANICS != 0 && std::thread::panicking() && !returned.born_in_panic {
+        // SAFETY: by this function's own contract.
+        unsafe { discard::<T>(core, returned, None) };
+        return false;
+    }
+    if now & flags::RESETS == 0 {
+        return true;
+    }
+    // SAFETY: the caller holds the slot and its value, so the tier of `T`s has not ended.
+    match unsafe { Payload::<T>::of(core).reset(returned.taken.index) } {
+        Ok(()) => true,
+        Err(panic) => {
+            // SAFETY: by this function's own contract.
+            unsafe { discard::<T>(core, returned, Some(panic)) };
+            false
+        }
+    }
+}
+
+/// Drops the value of a returned slot and rebuilds it. The first panic goes on when the slot is safe.
+///
+/// # Safety
+/// The tier in `core` is one of `T`s, and the caller holds the slot with its value, which is not used again.
+pub(crate) unsafe fn discard<T: 'static>(core: &'static Core, returned: &Returned, panic: Option<Panic>) {
+    // SAFETY: by this function's own contract; after the drop the slot has no value.
+    unsafe {
+        let second = Payload::<T>::of(core).drop_value(returned.taken.index).err();
+        vacate::<T>(core, returned.taken, returned.site, panic.or(second));
+    }
+}
 
 /// The holder's slot has no value: rebuilds it and gives it back, or quarantines it. `panic` is what the holder's code
 /// did, to be gone on with when the slot is safe.
@@ -26,7 +63,7 @@ pub(crate) unsafe fn vacate<T: 'static>(core: &'static Core, taken: Taken, site:
     // SAFETY: the caller holds a slot of this tier of `T`s, and it has no value. A factory's panic is a failure like
     // any other: the hook has reported it, the slot stays counted.
     if open && unsafe { Payload::<T>::of(core).build(taken.index) }.is_ok() {
-        release::give_back::<T>(core, taken, site);
+        release::give_back::<T>(core, None, taken, site);
     } else {
         quarantine(core, taken.index, taken.word.next(State::Quarantined));
     }

@@ -8,42 +8,117 @@ use super::attach;
 use super::close;
 use super::core::{Core, flags};
 use super::magazine::{Hint, Magazine};
+use super::rebuild;
 use super::scarcity;
 use super::values::{Panic, rethrow};
 use crate::slot::header::Site;
-use crate::slot::word::State;
+use crate::slot::word::{State, Word};
 use crate::sync::Ordering;
 use crate::sync::fence::light;
 
-/// Gives a leased slot, with a value fit for the next user, back through the thread's magazine.
+/// What a release does besides: the flags that send it the slow way.
+const SLOW: u64 = flags::SCARCE | flags::RESETS | flags::WATCHES_PANICS;
+
+/// A leased slot whose holder is done with it.
+#[derive(Clone, Copy)]
+pub(crate) struct Returned {
+    pub(crate) taken: Taken,
+    /// The line of an explicit release.
+    pub(crate) site: Option<Site>,
+    /// Whether the lease was made while its thread was panicking; known only if the tier watches panics.
+    pub(crate) born_in_panic: bool,
+}
+
+/// Releases through the thread's magazine.
 #[inline(always)]
-pub(crate) fn give_back<T: 'static>(core: &'static Core, taken: Taken, site: Option<Site>) {
+pub(crate) fn release<T: 'static>(core: &'static Core, returned: Returned) {
     match attach::current(core) {
-        Some(magazine) if !magazine.is_full() => give_to::<T>(core, magazine, taken, site),
-        _ => give_back_slow::<T>(core, taken, site),
+        Some(magazine) if !magazine.is_full() => release_to::<T>(core, magazine, returned),
+        _ => release_slow::<T>(core, None, returned),
     }
 }
 
-/// Gives it back through `magazine`, which the thread owns and which is not full.
+/// Releases through `magazine`, which the thread owns and which is not full.
 #[inline(always)]
-pub(crate) fn give_to<T: 'static>(core: &'static Core, magazine: &Magazine, taken: Taken, site: Option<Site>) {
-    let free = taken.word.next(State::Free);
-    magazine.push(Hint { word: free, index: taken.index });
-    // Pairs with the heavy fence of `scarcity::find_or_refuse`: either it finds the mark just pushed, or this load
-    // finds SCARCE.
-    light();
-    if core.flags.load(Ordering::Relaxed) & flags::SCARCE != 0 {
-        magazine.unpush(1);
-        return give_counted::<T>(core, Some(magazine), taken, site);
+pub(crate) fn release_to<T: 'static>(core: &'static Core, magazine: &Magazine, returned: Returned) {
+    if !mark(core, magazine, &returned.taken, SLOW) {
+        return release_slow::<T>(core, Some(magazine), returned);
     }
+    let free = give(core, &returned.taken, returned.site);
+    if core.flags.load(Ordering::Relaxed) & flags::CLOSED != 0 {
+        bury::<T>(core, returned.taken.index, free);
+    }
+}
+
+/// Pushes the hint that marks a release as under way, unless the tier has one of the flags `unless`.
+#[inline(always)]
+fn mark(core: &Core, magazine: &Magazine, taken: &Taken, unless: u64) -> bool {
+    magazine.push(Hint { word: taken.word.next(State::Free), index: taken.index });
+    // Pairs with the heavy fence of `scarcity::find_or_refuse`: either it finds the mark just pushed, or the load
+    // below finds SCARCE.
+    light();
+    let clear = core.flags.load(Ordering::Relaxed) & unless == 0;
+    if !clear {
+        magazine.unpush(1);
+    }
+    clear
+}
+
+/// The slot is free; returns its word. The caller then looks whether the tier was closed: it no longer holds a slot, so
+/// only the permanent parts of the control block may be touched.
+#[inline(always)]
+fn give(core: &Core, taken: &Taken, site: Option<Site>) -> Word {
+    let free = taken.word.next(State::Free);
     let header = core.header(taken.index);
     header.set_released(site);
     header.give(free);
-    // Pairs with the heavy fence of `close`: either its sweep finds the word just given, or this load finds CLOSED.
-    // The slot is no longer ours, so from here on only the permanent parts of the control block may be touched.
+    // Pairs with the heavy fence of `close`: either its sweep finds the word just given, or the caller finds CLOSED.
     light();
-    if core.flags.load(Ordering::Relaxed) & flags::CLOSED != 0 {
-        rethrow(close::bury::<T>(core, taken.index, free).err());
+    free
+}
+
+#[cold]
+#[inline(never)]
+fn bury<T: 'static>(core: &'static Core, index: u32, free: Word) {
+    rethrow(close::bury::<T>(core, index, free).err());
+}
+
+/// The tier resets or watches panics, slots are scarce, the magazine is full, or there is none yet.
+#[cold]
+#[inline(never)]
+fn release_slow<T: 'static>(core: &'static Core, magazine: Option<&Magazine>, returned: Returned) {
+    // SAFETY: by the caller's type and contract it holds `taken`, a slot of a tier of `T`s, and its value.
+    if unsafe { rebuild::prepare::<T>(core, &returned) } {
+        give_back::<T>(core, magazine, returned.taken, returned.site);
+    }
+}
+
+/// Gives a leased slot, with a value fit for the next user, back through `magazine`, or else the thread's own.
+pub(crate) fn give_back<T: 'static>(
+    core: &'static Core,
+    magazine: Option<&Magazine>,
+    taken: Taken,
+    site: Option<Site>,
+) {
+    let Some(magazine) = magazine.or_else(|| attach::attach(core)) else {
+        return give_counted::<T>(core, None, taken, site);
+    };
+    make_room(core, magazine);
+    if mark(core, magazine, &taken, flags::SCARCE) {
+        let free = give(core, &taken, site);
+        if core.flags.load(Ordering::Relaxed) & flags::CLOSED != 0 {
+            bury::<T>(core, taken.index, free);
+        }
+    } else {
+        give_counted::<T>(core, Some(magazine), taken, site);
+    }
+}
+
+/// Makes room for at least one hint.
+#[inline]
+pub(crate) fn make_room(core: &Core, magazine: &Magazine) {
+    if magazine.is_full() {
+        magazine.flush(core);
     }
 }
 
@@ -53,7 +128,7 @@ pub(crate) fn give_back_many<T: 'static>(core: &'static Core, mut taken: &[Taken
     while !taken.is_empty() {
         let Some(magazine) = attach::current(core) else {
             let (first, rest) = taken.split_at(1);
-            give_back_slow::<T>(core, first[0], site);
+            give_back::<T>(core, None, first[0], site);
             taken = rest;
             continue;
         };
@@ -65,7 +140,7 @@ pub(crate) fn give_back_many<T: 'static>(core: &'static Core, mut taken: &[Taken
     rethrow(panic);
 }
 
-/// As [`give_to`], for as many as the magazine has room for. A panic in a value's `Drop` is returned.
+/// As [`release_to`], for as many as the magazine has room for. A panic in a value's `Drop` is returned.
 fn give_many_to<T: 'static>(
     core: &'static Core,
     magazine: &Magazine,
@@ -75,7 +150,7 @@ fn give_many_to<T: 'static>(
     for &Taken { word, index } in taken {
         magazine.push(Hint { word: word.next(State::Free), index });
     }
-    // As in `give_to`, for all the marks at once.
+    // As in `mark`, for all the marks at once.
     light();
     if core.flags.load(Ordering::Relaxed) & flags::SCARCE != 0 {
         magazine.unpush(taken.len());
@@ -87,34 +162,13 @@ fn give_many_to<T: 'static>(
         header.set_released(site);
         header.give(word.next(State::Free));
     }
-    // As in `give_to`.
+    // As in `give`.
     light();
     if core.flags.load(Ordering::Relaxed) & flags::CLOSED == 0 {
         return None;
     }
     let bury = |&Taken { word, index }: &Taken| close::bury::<T>(core, index, word.next(State::Free)).err();
     taken.iter().map(bury).fold(None, |first, next| first.or(next))
-}
-
-/// The magazine is full, or this thread has none yet, or none any more.
-#[cold]
-#[inline(never)]
-fn give_back_slow<T: 'static>(core: &'static Core, taken: Taken, site: Option<Site>) {
-    match attach::attach(core) {
-        Some(magazine) => {
-            make_room(core, magazine);
-            give_to::<T>(core, magazine, taken, site);
-        }
-        None => give_counted::<T>(core, None, taken, site),
-    }
-}
-
-/// Makes room for at least one hint.
-#[inline]
-pub(crate) fn make_room(core: &Core, magazine: &Magazine) {
-    if magazine.is_full() {
-        magazine.flush(core);
-    }
 }
 
 /// Under scarcity, or without a magazine: announces the slot in the exact count first, and leaves the hint where
@@ -145,9 +199,9 @@ pub(crate) fn give_counted<T: 'static>(
     {
         magazine.found(Hint { word: free, index: taken.index });
     }
-    // As in `give_to`.
+    // As in `give`.
     light();
     if core.flags.load(Ordering::Relaxed) & flags::CLOSED != 0 {
-        rethrow(close::bury::<T>(core, taken.index, free).err());
+        bury::<T>(core, taken.index, free);
     }
 }
