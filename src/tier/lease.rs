@@ -32,8 +32,9 @@ pub struct Lease<T: 'static> {
     core: &'static Core,
     word: Word,
     index: u32,
-    /// Whether the thread was panicking when the lease was made; kept only if the tier watches panics.
-    born_in_panic: bool,
+    /// 1 if the thread was panicking when the lease was made; kept only if the tier watches panics. A `bool` would leave
+    /// three bytes of padding, which are copied one by one.
+    born_in_panic: u32,
     _value: PhantomData<T>,
 }
 
@@ -62,7 +63,7 @@ impl<T: 'static> Lease<T> {
     /// As for [`new`](Self::new).
     #[inline(always)]
     pub(crate) unsafe fn with_birth(core: &'static Core, taken: Taken, born_in_panic: bool) -> Self {
-        Lease { core, word: taken.word, index: taken.index, born_in_panic, _value: PhantomData }
+        Lease { core, word: taken.word, index: taken.index, born_in_panic: born_in_panic.into(), _value: PhantomData }
     }
 
     #[inline(always)]
@@ -74,7 +75,7 @@ impl<T: 'static> Lease<T> {
     #[inline(always)]
     fn returned(&self, site: Option<Site>) -> Returned {
         let taken = Taken { word: self.word, index: self.index };
-        Returned { taken, site, born_in_panic: self.born_in_panic }
+        Returned { taken, site, born_in_panic: self.born_in_panic != 0 }
     }
 
     pub(crate) fn belongs_to(&self, core: &Core) -> bool {
@@ -104,7 +105,7 @@ impl<T: 'static> Lease<T> {
     pub(crate) fn release_to(self, magazine: &Magazine, site: Site) {
         let lease = ManuallyDrop::new(self);
         release::make_room(lease.core, magazine);
-        release::release_to::<T>(lease.core, magazine, lease.returned(Some(site)));
+        release::release_through::<T>(lease.core, Some(magazine), lease.returned(Some(site)));
     }
 
     /// Ends the lease without giving the slot back: whoever brings the handle, and nobody else, can attach or release it.

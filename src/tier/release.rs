@@ -12,7 +12,7 @@ use super::rebuild;
 use super::scarcity;
 use super::values::{Panic, rethrow};
 use crate::slot::header::Site;
-use crate::slot::word::{State, Word};
+use crate::slot::word::State;
 use crate::sync::Ordering;
 use crate::sync::fence::light;
 
@@ -32,22 +32,26 @@ pub(crate) struct Returned {
 /// Releases through the thread's magazine.
 #[inline(always)]
 pub(crate) fn release<T: 'static>(core: &'static Core, returned: Returned) {
-    match attach::current(core) {
-        Some(magazine) if !magazine.is_full() => release_to::<T>(core, magazine, returned),
-        _ => release_slow::<T>(core, None, returned),
-    }
+    let magazine = attach::current(core).filter(|magazine| !magazine.is_full());
+    release_through::<T>(core, magazine, returned);
 }
 
-/// Releases through `magazine`, which the thread owns and which is not full.
+/// Releases through `magazine`, which the thread owns and which is not full; without one, the slow way.
+///
+/// One call leads out of here, so that this is small enough to stand where leases are dropped.
 #[inline(always)]
-pub(crate) fn release_to<T: 'static>(core: &'static Core, magazine: &Magazine, returned: Returned) {
-    if !mark(core, magazine, &returned.taken, SLOW) {
-        return release_slow::<T>(core, Some(magazine), returned);
+pub(crate) fn release_through<T: 'static>(core: &'static Core, magazine: Option<&Magazine>, returned: Returned) {
+    let mut given = false;
+    if let Some(magazine) = magazine
+        && mark(core, magazine, &returned.taken, SLOW)
+    {
+        given = true;
+        give(core, &returned.taken, returned.site);
+        if core.flags.load(Ordering::Relaxed) & flags::CLOSED == 0 {
+            return;
+        }
     }
-    let free = give(core, &returned.taken, returned.site);
-    if core.flags.load(Ordering::Relaxed) & flags::CLOSED != 0 {
-        bury::<T>(core, returned.taken.index, free);
-    }
+    release_slow::<T>(core, returned, given);
 }
 
 /// Pushes the hint that marks a release as under way, unless the tier has one of the flags `unless`.
@@ -64,53 +68,45 @@ fn mark(core: &Core, magazine: &Magazine, taken: &Taken, unless: u64) -> bool {
     clear
 }
 
-/// The slot is free; returns its word. The caller then looks whether the tier was closed: it no longer holds a slot, so
-/// only the permanent parts of the control block may be touched.
+/// The slot is free. The caller then looks whether the tier was closed: it no longer holds a slot, so only the permanent
+/// parts of the control block may be touched.
 #[inline(always)]
-fn give(core: &Core, taken: &Taken, site: Option<Site>) -> Word {
-    let free = taken.word.next(State::Free);
+fn give(core: &Core, taken: &Taken, site: Option<Site>) {
     let header = core.header(taken.index);
     header.set_released(site);
-    header.give(free);
+    header.give(taken.word.next(State::Free));
     // Pairs with the heavy fence of `close`: either its sweep finds the word just given, or the caller finds CLOSED.
     light();
-    free
 }
 
+/// The slot was `given` back to a tier that is closed; or it was not given, since the tier resets or watches panics, slots
+/// are scarce, the magazine is full, or there is none yet.
 #[cold]
 #[inline(never)]
-fn bury<T: 'static>(core: &'static Core, index: u32, free: Word) {
-    rethrow(close::bury::<T>(core, index, free).err());
-}
-
-/// The tier resets or watches panics, slots are scarce, the magazine is full, or there is none yet.
-#[cold]
-#[inline(never)]
-fn release_slow<T: 'static>(core: &'static Core, magazine: Option<&Magazine>, returned: Returned) {
+fn release_slow<T: 'static>(core: &'static Core, returned: Returned, given: bool) {
+    let Returned { taken, site, .. } = returned;
+    if given {
+        rethrow(close::bury::<T>(core, taken.index, taken.word.next(State::Free)).err());
+        return;
+    }
     // SAFETY: by the caller's type and contract it holds `taken`, a slot of a tier of `T`s, and its value.
     if unsafe { rebuild::prepare::<T>(core, &returned) } {
-        give_back::<T>(core, magazine, returned.taken, returned.site);
+        give_back::<T>(core, taken, site);
     }
 }
 
-/// Gives a leased slot, with a value fit for the next user, back through `magazine`, or else the thread's own.
-pub(crate) fn give_back<T: 'static>(
-    core: &'static Core,
-    magazine: Option<&Magazine>,
-    taken: Taken,
-    site: Option<Site>,
-) {
-    let Some(magazine) = magazine.or_else(|| attach::attach(core)) else {
+/// Gives a leased slot, with a value fit for the next user, back through the thread's magazine, attaching one if need be.
+pub(crate) fn give_back<T: 'static>(core: &'static Core, taken: Taken, site: Option<Site>) {
+    let Some(magazine) = attach::attach(core) else {
         return give_counted::<T>(core, None, taken, site);
     };
     make_room(core, magazine);
-    if mark(core, magazine, &taken, flags::SCARCE) {
-        let free = give(core, &taken, site);
-        if core.flags.load(Ordering::Relaxed) & flags::CLOSED != 0 {
-            bury::<T>(core, taken.index, free);
-        }
-    } else {
-        give_counted::<T>(core, Some(magazine), taken, site);
+    if !mark(core, magazine, &taken, flags::SCARCE) {
+        return give_counted::<T>(core, Some(magazine), taken, site);
+    }
+    give(core, &taken, site);
+    if core.flags.load(Ordering::Relaxed) & flags::CLOSED != 0 {
+        rethrow(close::bury::<T>(core, taken.index, taken.word.next(State::Free)).err());
     }
 }
 
@@ -128,7 +124,7 @@ pub(crate) fn give_back_many<T: 'static>(core: &'static Core, mut taken: &[Taken
     while !taken.is_empty() {
         let Some(magazine) = attach::current(core) else {
             let (first, rest) = taken.split_at(1);
-            give_back::<T>(core, None, first[0], site);
+            give_back::<T>(core, first[0], site);
             taken = rest;
             continue;
         };
@@ -140,7 +136,7 @@ pub(crate) fn give_back_many<T: 'static>(core: &'static Core, mut taken: &[Taken
     rethrow(panic);
 }
 
-/// As [`release_to`], for as many as the magazine has room for. A panic in a value's `Drop` is returned.
+/// As [`release`], for as many as the magazine has room for. A panic in a value's `Drop` is returned.
 fn give_many_to<T: 'static>(
     core: &'static Core,
     magazine: &Magazine,
@@ -202,6 +198,6 @@ pub(crate) fn give_counted<T: 'static>(
     // As in `give`.
     light();
     if core.flags.load(Ordering::Relaxed) & flags::CLOSED != 0 {
-        bury::<T>(core, taken.index, free);
+        rethrow(close::bury::<T>(core, taken.index, free).err());
     }
 }
