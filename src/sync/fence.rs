@@ -2,7 +2,7 @@
 //!
 //! Two threads that each store one location and then load the other's (Dekker's pattern) must not both miss the
 //! other's store. Ordinarily each needs a full fence between its store and its load, some 10 ns. Here the frequent
-//! side calls [`light`], which only stops the compiler, and the rare side calls [`heavy`], which makes every running
+//! side calls [`light`](Fence::light), which only stops the compiler, and the rare side calls [`heavy`](Fence::heavy), which makes every running
 //! thread of the process execute a full fence (`membarrier(2)`, private expedited). Guarantee: *of a `light` and a
 //! `heavy`, one comes first; what its thread stored before it is seen by what the other's thread loads after its own.*
 //!
@@ -11,21 +11,43 @@
 //!
 //! The idea is the asymmetric barrier of liburcu and folly.
 
-/// The frequent side. A compiler fence, or a full fence in the fallback.
-#[inline(always)]
-pub(crate) fn light() {
-    imp::light();
+use std::sync::atomic::compiler_fence;
+
+use super::Ordering;
+use super::atomic::fence;
+
+/// The pair of fences that this process uses: a byte that hot paths read from where they already are.
+#[derive(Clone, Copy)]
+pub(crate) struct Fence {
+    fallback: bool,
 }
 
-/// The rare side: 0.4 µs, or some 8 µs while other cores run threads of this process.
-#[cold]
-pub(crate) fn heavy() {
-    imp::heavy();
-}
+impl Fence {
+    /// Chooses between `membarrier` and the fallback, once a process.
+    pub(crate) fn chosen() -> Self {
+        Fence { fallback: imp::is_fallback() }
+    }
 
-/// Chooses between `membarrier` and the fallback, once a process; called before the first tier exists.
-pub(crate) fn init() {
-    imp::init();
+    /// The frequent side. A compiler fence, or a full fence in the fallback.
+    #[inline(always)]
+    pub(crate) fn light(self) {
+        if cfg!(loom) || self.fallback {
+            fence(Ordering::SeqCst);
+        } else {
+            compiler_fence(Ordering::SeqCst);
+        }
+    }
+
+    /// The rare side: 0.4 µs, or some 8 µs while other cores run threads of this process.
+    #[cold]
+    pub(crate) fn heavy(self) {
+        // SeqCst: orders the caller's own stores before its own loads; in the fallback that is all.
+        fence(Ordering::SeqCst);
+        if !self.fallback {
+            imp::barrier();
+            fence(Ordering::SeqCst);
+        }
+    }
 }
 
 /// Which fence this process uses; fixed when the first tier is built.
@@ -45,57 +67,29 @@ pub enum FenceKind {
 /// println!("{kind:?}");
 /// ```
 pub fn fence_kind() -> FenceKind {
-    init();
-    if imp::is_fallback() { FenceKind::Fallback } else { FenceKind::Membarrier }
+    if Fence::chosen().fallback { FenceKind::Fallback } else { FenceKind::Membarrier }
 }
 
 #[cfg(all(target_os = "linux", not(loom)))]
 mod imp {
-    use std::sync::Once;
-    use std::sync::atomic::{AtomicBool, Ordering, compiler_fence, fence};
+    use std::sync::OnceLock;
     use std::time::Duration;
 
-    /// Written once, before any tier exists, and never again: a thread that can call `light` got its tier from a
-    /// thread that had called `init`.
-    static FALLBACK: AtomicBool = AtomicBool::new(true);
-    static INIT: Once = Once::new();
-
-    pub(super) fn init() {
-        INIT.call_once(|| {
-            let forced = std::env::var_os("TIERPOOL_FENCE").is_some_and(|v| v == "fallback");
-            let usable = !forced && register();
-            FALLBACK.store(!usable, Ordering::Relaxed);
-        });
-    }
+    static FALLBACK: OnceLock<bool> = OnceLock::new();
 
     pub(super) fn is_fallback() -> bool {
-        FALLBACK.load(Ordering::Relaxed)
+        *FALLBACK.get_or_init(|| std::env::var_os("TIERPOOL_FENCE").is_some_and(|v| v == "fallback") || !register())
     }
 
-    #[inline(always)]
-    pub(super) fn light() {
-        if FALLBACK.load(Ordering::Relaxed) {
-            fence(Ordering::SeqCst);
-        } else {
-            compiler_fence(Ordering::SeqCst);
-        }
-    }
-
-    pub(super) fn heavy() {
-        // SeqCst: orders the caller's own store before its own loads; `membarrier` does it for everybody else.
-        fence(Ordering::SeqCst);
-        if is_fallback() {
-            return;
-        }
-        if !membarrier(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED)
-            && !(register() && membarrier(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED))
-        {
+    /// Every running thread of the process executes a full fence.
+    pub(super) fn barrier() {
+        let call = || membarrier(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED);
+        if !call() && !(register() && call()) {
             // A sandbox installed after the first tier was built took the call away. Light fences are compiled
             // into running threads and cannot be made heavier now; but a store leaves its core's store buffer in
             // far less than a microsecond, and every context switch drains it. Wait much longer than that.
             std::thread::sleep(Duration::from_millis(20));
         }
-        fence(Ordering::SeqCst);
     }
 
     fn register() -> bool {
@@ -111,20 +105,11 @@ mod imp {
 
 #[cfg(any(not(target_os = "linux"), loom))]
 mod imp {
-    use super::super::{Ordering, atomic::fence};
-
-    pub(super) fn init() {}
-
     pub(super) fn is_fallback() -> bool {
         true
     }
 
-    #[inline(always)]
-    pub(super) fn light() {
-        fence(Ordering::SeqCst);
-    }
-
-    pub(super) fn heavy() {
-        fence(Ordering::SeqCst);
+    pub(super) fn barrier() {
+        unreachable!("the fallback has no barrier")
     }
 }

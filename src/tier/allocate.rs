@@ -124,10 +124,7 @@ fn from_magazine(core: &Core, magazine: &Magazine, caller: &Caller) -> Option<Ta
 /// Copies hints from another thread's magazine. They stay there too: whoever claims first has the slot.
 fn plunder(core: &Core, magazine: &Magazine) -> bool {
     for victim in core.magazines() {
-        victim.peek(core, |hint| {
-            magazine.found(hint);
-            !magazine.is_full()
-        });
+        victim.peek(core, |hint| magazine.found(hint));
         if magazine.len() > 0 {
             return true;
         }
@@ -175,7 +172,7 @@ fn without_magazine(core: &Core, caller: &Caller) -> Option<Taken> {
 /// Counts an allocation that no hint popped from a magazine served.
 pub(crate) fn served(core: &Core, caller: &Caller) {
     match caller.magazine {
-        Some(magazine) => magazine.note_missed(),
+        Some(magazine) => magazine.note_elsewhere(1, 0),
         None => {
             core.unserved.allocations.fetch_add(1, Ordering::Relaxed);
         }

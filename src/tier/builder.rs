@@ -16,7 +16,7 @@ use super::values::{self, Factory, Payload, Reset, Values};
 use crate::clock;
 use crate::error::BuildError;
 use crate::slot::word::State;
-use crate::sync::{Ordering, fence};
+use crate::sync::Ordering;
 
 /// Bytes of the longest name.
 const MAX_NAME: usize = 128;
@@ -89,7 +89,6 @@ impl<T: Send + 'static> TierBuilder<T> {
     }
 
     fn build(self, factory: Factory<T>) -> Result<Tier<T>, BuildError> {
-        fence::init();
         clock::init();
         let name = intern(&self.name)?;
         let capacity = self.capacity;

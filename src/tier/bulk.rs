@@ -12,6 +12,7 @@ use super::allocate::{Caller, Taken, allocate_slow, claim};
 use super::attach;
 use super::core::{Core, flags};
 use super::lease::Lease;
+use super::magazine::{Hint, Magazine};
 use super::release;
 use super::scarcity;
 use super::values::{Payload, rethrow};
@@ -36,6 +37,32 @@ pub struct Leases<T: 'static> {
 unsafe impl<T: Send> Send for Leases<T> {}
 // SAFETY: as for `Lease`: a shared one gives `&T` only.
 unsafe impl<T: Sync> Sync for Leases<T> {}
+
+/// Claims slots until `taken` has `end`, by the magazine's hints and by one batch of the depot's, whose rest goes to the
+/// magazine. False if there were no hints at all.
+fn claim_many(core: &Core, magazine: &Magazine, caller: &Caller, taken: &mut Vec<Taken>, end: usize) -> bool {
+    let (site, stamp) = (caller.site, caller.stamp());
+    let popped = magazine.pop_many(end - taken.len(), |hint| {
+        let claimed = claim(core, hint, site, stamp);
+        taken.extend(claimed);
+        claimed.is_some()
+    });
+    if popped > 0 {
+        return true;
+    }
+    let before = taken.len();
+    let more = core.depot.take(|index| {
+        let hint = Hint { word: core.header(index).word(), index };
+        if !hint.word.is_free() {
+        } else if taken.len() < end {
+            taken.extend(claim(core, hint, site, stamp));
+        } else {
+            magazine.found(hint);
+        }
+    });
+    magazine.note_elsewhere(taken.len() - before, 0);
+    more
+}
 
 /// Claims `n` slots into `leases`, or none.
 ///
@@ -65,21 +92,12 @@ pub(crate) unsafe fn allocate_into<T: 'static>(
         leases.born_in_panic = std::thread::panicking();
     }
     let mut caller = Caller { site, magazine: attach::current(core) };
-    while leases.taken.len() < before + n {
-        let missing = before + n - leases.taken.len();
-        if let Some(magazine) = caller.magazine {
-            let hints = magazine.pop_many(missing);
-            if hints > 0 {
-                let stamp = caller.stamp();
-                let good = magazine.popped_last(hints).filter_map(|hint| claim(core, hint, site, stamp));
-                let had = leases.taken.len();
-                leases.taken.extend(good);
-                magazine.note_stale_many(hints - (leases.taken.len() - had));
-                continue;
-            }
-            if magazine.refill(core) {
-                continue;
-            }
+    let end = before + n;
+    while leases.taken.len() < end {
+        if let Some(magazine) = caller.magazine
+            && claim_many(core, magazine, &caller, &mut leases.taken, end)
+        {
+            continue;
         }
         match allocate_slow(core, caller) {
             Ok(taken) => leases.taken.push(taken),

@@ -15,14 +15,13 @@ use super::values::{Panic, Payload, rethrow};
 use crate::error::CloseError;
 use crate::slot::word::{State, Word};
 use crate::sync::Ordering;
-use crate::sync::fence::heavy;
 
 /// Closes the tier. Idempotent; the caller has a `Tier`.
 pub(crate) fn close<T: 'static>(core: &'static Core) {
     // AcqRel: a second closer is ordered after the first.
     core.flags.fetch_or(flags::CLOSED, Ordering::AcqRel);
     // Pairs with the light fence in every release, after its store of the word.
-    heavy();
+    core.fence.heavy();
     sweep::<T>(core, false);
 }
 
@@ -30,7 +29,7 @@ pub(crate) fn close<T: 'static>(core: &'static Core) {
 pub(crate) fn orphan<T: 'static>(core: &'static Core) {
     core.flags.fetch_or(flags::CLOSED | flags::ORPHANED, Ordering::AcqRel);
     // Pairs with the light fences in release and detach.
-    heavy();
+    core.fence.heavy();
     let _end = CountOut(core);
     sweep::<T>(core, true);
 }

@@ -21,6 +21,7 @@ use crate::error::AllocateError;
 use crate::slot::header::{Header, Site};
 use crate::sync::arena::zeroed_slice;
 use crate::sync::atomic::fence;
+use crate::sync::fence::Fence;
 use crate::sync::{AtomicI64, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 /// The bits of [`Core::flags`]. Above [`EPOCH`](flags::EPOCH) is a count of how often scarcity has ended.
@@ -80,6 +81,8 @@ pub(crate) struct Core {
     pub(crate) id: u32,
     /// Where a thread's array has its magazine of this block; see [`attach`](super::attach).
     pub(crate) near: u32,
+    /// The process's pair of fences.
+    pub(crate) fence: Fence,
     magazines: &'static [Magazine],
     /// How many of `magazines` have ever been used.
     magazines_used: AtomicUsize,
@@ -125,6 +128,7 @@ impl Core {
             incarnation: UnsafeCell::new(Incarnation::NONE),
             id,
             near: super::attach::near(id),
+            fence: Fence::chosen(),
             magazines: zeroed_slice(MAX_MAGAZINES)?,
             magazines_used: AtomicUsize::new(0),
             depot: Depot::new(slots)?,

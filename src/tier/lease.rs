@@ -16,7 +16,6 @@ use crate::slot::handle::Handle;
 use crate::slot::header::Site;
 use crate::slot::word::{State, Word};
 use crate::sync::Ordering;
-use crate::sync::fence::light;
 
 /// Unique ownership of one slot of a [`Tier`](crate::Tier): dereferences to its value, and gives it back when dropped.
 ///
@@ -104,7 +103,7 @@ impl<T: 'static> Lease<T> {
     #[inline(always)]
     pub(crate) fn release_to(self, magazine: &Magazine, site: Site) {
         let lease = ManuallyDrop::new(self);
-        release::make_room(lease.core, magazine);
+        magazine.make_room(lease.core);
         release::release_through::<T>(lease.core, Some(magazine), lease.returned(Some(site)));
     }
 
@@ -119,7 +118,7 @@ impl<T: 'static> Lease<T> {
         let word = lease.word.next(State::Detached);
         core.header(index).give(word);
         // Pairs with the heavy fence in `close::orphan`: either its sweep finds the word, or this load the flag.
-        light();
+        core.fence.light();
         if core.flags.load(Ordering::Relaxed) & flags::ORPHANED != 0 {
             rethrow(close::bury::<T>(core, index, word).err());
         }

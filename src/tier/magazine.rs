@@ -23,6 +23,11 @@ pub(crate) const MAX_MAGAZINES: usize = if cfg!(loom) { 3 } else { 4096 };
 /// How many of a victim's hints a thief copies at once.
 pub(crate) const LOOT: usize = if cfg!(loom) { 1 } else { 16 };
 
+/// The bits of [`Magazine::top`] that hold the length.
+const LEN: u64 = 0xff;
+/// One pop, in the other bits.
+const POP: u64 = LEN + 1;
+
 /// A slot that was free when its word was this.
 #[derive(Clone, Copy)]
 pub(crate) struct Hint {
@@ -38,20 +43,21 @@ struct Entry {
 /// See the module's header.
 #[repr(C, align(64))]
 pub(crate) struct Magazine {
-    len: AtomicU32,
+    /// How many hints there are in the low bits ([`LEN`]), and how many were ever popped above: one store for both.
+    top: AtomicU64,
     /// The owning thread's number; 0 if nobody's.
     owner: AtomicU32,
-    /// Hints popped.
-    popped: AtomicU64,
+    /// Where this owner's next scan starts.
+    cursor: AtomicU32,
     /// Popped hints that were stale.
     stale: AtomicU64,
     /// Allocations that this magazine could not serve at once.
     missed: AtomicU64,
-    /// Hints that left by another way than a pop, less those that came by another way than a release. With `len` and
-    /// `popped` it gives the releases, which therefore need no counter.
+    /// Hints that left by another way than a pop, less those that came by another way than a release. With `top` it
+    /// gives the releases, which therefore need no counter.
     moved: AtomicU64,
-    /// Where this owner's next scan starts.
-    cursor: AtomicU32,
+    /// Not 0 while a bulk release is in flight, whose slots have no marks of their own.
+    bulk: AtomicU32,
     entries: [Entry; MAGAZINE],
 }
 
@@ -60,13 +66,13 @@ unsafe impl Zeroed for Magazine {
     #[cfg(loom)]
     fn zeroed() -> Self {
         Magazine {
-            len: AtomicU32::new(0),
+            top: AtomicU64::new(0),
             owner: AtomicU32::new(0),
-            popped: AtomicU64::new(0),
+            cursor: AtomicU32::new(0),
             stale: AtomicU64::new(0),
             missed: AtomicU64::new(0),
             moved: AtomicU64::new(0),
-            cursor: AtomicU32::new(0),
+            bulk: AtomicU32::new(0),
             entries: std::array::from_fn(|_| Entry { word: AtomicU64::new(0), index: AtomicU64::new(0) }),
         }
     }
@@ -78,7 +84,143 @@ fn bump(counter: &AtomicU64, by: u64) {
     counter.store(counter.load(Ordering::Relaxed).wrapping_add(by), Ordering::Relaxed);
 }
 
-// For the owner.
+/// A stack of hints, for the owner.
+impl Magazine {
+    #[inline(always)]
+    fn top(&self) -> u64 {
+        self.top.load(Ordering::Relaxed)
+    }
+
+    #[inline(always)]
+    fn set_top(&self, top: u64) {
+        self.top.store(top, Ordering::Relaxed);
+    }
+
+    #[inline(always)]
+    fn entry(&self, at: usize) -> &Entry {
+        debug_assert!(at < MAGAZINE);
+        // SAFETY: every caller bounds `at` by `MAGAZINE` or by a length, which never exceeds it.
+        unsafe { self.entries.get_unchecked(at) }
+    }
+
+    #[inline(always)]
+    fn hint(&self, at: usize) -> Hint {
+        let entry = self.entry(at);
+        let index = entry.index.load(Ordering::Relaxed) as u32;
+        Hint { word: Word::from_bits(entry.word.load(Ordering::Relaxed)), index }
+    }
+
+    #[inline(always)]
+    fn set_hint(&self, at: usize, hint: Hint) {
+        let entry = self.entry(at);
+        entry.word.store(hint.word.bits(), Ordering::Relaxed);
+        entry.index.store(u64::from(hint.index), Ordering::Relaxed);
+    }
+
+    /// How many hints there are.
+    #[inline(always)]
+    pub(crate) fn len(&self) -> usize {
+        (self.top() & LEN) as usize
+    }
+
+    /// Hints popped since ever.
+    #[inline(always)]
+    pub(crate) fn popped(&self) -> u64 {
+        self.top() / POP
+    }
+
+    /// The most recent hint.
+    #[inline(always)]
+    pub(crate) fn pop(&self) -> Option<Hint> {
+        let top = self.top();
+        let at = ((top & LEN) as usize).checked_sub(1)?;
+        let hint = self.hint(at);
+        self.set_top(top.wrapping_add(POP - 1));
+        Some(hint)
+    }
+
+    /// Puts a hint on top. False if the magazine is full.
+    #[inline(always)]
+    pub(crate) fn push(&self, hint: Hint) -> bool {
+        let top = self.top();
+        let at = (top & LEN) as usize;
+        if at >= MAGAZINE {
+            return false;
+        }
+        self.set_hint(at, hint);
+        self.set_top(top + 1);
+        true
+    }
+
+    /// Takes the last push back; it was not a release after all.
+    #[inline]
+    pub(crate) fn unpush(&self) {
+        self.set_top(self.top() - 1);
+    }
+
+    /// Pops up to `most` hints and shows them to `each`, which says whether its hint was good. Returns how many.
+    #[inline]
+    pub(crate) fn pop_many(&self, most: usize, mut each: impl FnMut(Hint) -> bool) -> usize {
+        let top = self.top();
+        let len = (top & LEN) as usize;
+        let count = len.min(most);
+        self.set_top(top.wrapping_add(count as u64 * (POP - 1)));
+        let good = (len - count..len).rev().filter(|&at| each(self.hint(at))).count();
+        bump(&self.stale, (count - good) as u64);
+        count
+    }
+
+    /// Puts a hint on top that was found by other means than a release. False if the magazine is full.
+    pub(crate) fn found(&self, hint: Hint) -> bool {
+        let pushed = self.push(hint);
+        if pushed {
+            bump(&self.moved, 1u64.wrapping_neg());
+        }
+        pushed
+    }
+
+    /// Fills the empty magazine from the depot, with the hints that are still good. False if there was none.
+    #[cold]
+    pub(crate) fn refill(&self, core: &Core) -> bool {
+        let mut len = 0;
+        while len + BATCH <= MAGAZINE {
+            let more = core.depot.take(|index| {
+                let word = core.header(index).word();
+                if word.is_free() {
+                    self.set_hint(len, Hint { word, index });
+                    len += 1;
+                }
+            });
+            // Batches of one come from releases under scarcity; look for more, until there is a fair stock.
+            if !more || len >= MAGAZINE / 4 {
+                break;
+            }
+        }
+        self.set_top(self.top() + len as u64);
+        bump(&self.moved, (len as u64).wrapping_neg());
+        len > 0
+    }
+
+    /// Makes room for at least one hint.
+    #[inline(always)]
+    pub(crate) fn make_room(&self, core: &Core) {
+        if self.len() == MAGAZINE {
+            self.flush(core);
+        }
+    }
+
+    /// Moves a batch from the top to the depot: no entry needs to be moved, and the bottom stays.
+    #[cold]
+    fn flush(&self, core: &Core) {
+        let len = self.len();
+        let rest = len.saturating_sub(BATCH);
+        core.depot.store((rest..len).map(|at| self.hint(at).index));
+        self.set_top(self.top() - (len - rest) as u64);
+        bump(&self.moved, (len - rest) as u64);
+    }
+}
+
+/// The rest of what an owner does.
 impl Magazine {
     /// Makes `owner` the owner, if the magazine is nobody's.
     pub(crate) fn adopt(&self, owner: u32) -> bool {
@@ -96,103 +238,16 @@ impl Magazine {
         self.owner.store(0, Ordering::Release);
     }
 
+    /// The owning thread's number.
     #[inline(always)]
     pub(crate) fn owner(&self) -> u32 {
         self.owner.load(Ordering::Relaxed)
     }
 
-    #[inline(always)]
-    pub(crate) fn len(&self) -> usize {
-        self.len.load(Ordering::Relaxed) as usize
-    }
-
-    #[inline(always)]
-    pub(crate) fn is_full(&self) -> bool {
-        self.len() >= MAGAZINE
-    }
-
-    #[inline(always)]
-    fn entry(&self, at: usize) -> &Entry {
-        debug_assert!(at < MAGAZINE);
-        // SAFETY: only the owner's `push` and `pop` and bounded loops come here, with `at` below a length that never
-        // exceeds `MAGAZINE`.
-        unsafe { self.entries.get_unchecked(at) }
-    }
-
-    #[inline(always)]
-    fn hint(&self, at: usize) -> Hint {
-        let entry = self.entry(at);
-        let index = entry.index.load(Ordering::Relaxed) as u32;
-        Hint { word: Word::from_bits(entry.word.load(Ordering::Relaxed)), index }
-    }
-
-    /// The most recent hint.
-    #[inline(always)]
-    pub(crate) fn pop(&self) -> Option<Hint> {
-        let at = self.len().checked_sub(1)?;
-        let hint = self.hint(at);
-        self.len.store(at as u32, Ordering::Relaxed);
-        bump(&self.popped, 1);
-        Some(hint)
-    }
-
-    /// Hints popped since ever.
-    #[inline(always)]
-    pub(crate) fn popped(&self) -> u64 {
-        self.popped.load(Ordering::Relaxed)
-    }
-
-    /// Puts a hint on top. The magazine is not full.
-    #[inline(always)]
-    pub(crate) fn push(&self, hint: Hint) {
-        let at = self.len();
-        let entry = self.entry(at);
-        entry.word.store(hint.word.bits(), Ordering::Relaxed);
-        entry.index.store(u64::from(hint.index), Ordering::Relaxed);
-        self.len.store(at as u32 + 1, Ordering::Relaxed);
-    }
-
-    /// Pops up to `most` hints; they are found with [`popped_last`](Self::popped_last) until the next push.
-    #[inline]
-    pub(crate) fn pop_many(&self, most: usize) -> usize {
-        let count = self.len().min(most);
-        self.len.store((self.len() - count) as u32, Ordering::Relaxed);
-        bump(&self.popped, count as u64);
-        count
-    }
-
-    /// The hints that the last [`pop_many`](Self::pop_many) popped.
-    #[inline]
-    pub(crate) fn popped_last(&self, count: usize) -> impl Iterator<Item = Hint> {
-        (self.len()..(self.len() + count).min(MAGAZINE)).rev().map(|at| self.hint(at))
-    }
-
-    /// So many of the hints popped last were stale.
-    pub(crate) fn note_stale_many(&self, count: usize) {
-        bump(&self.stale, count as u64);
-    }
-
-    /// How many hints may be pushed.
-    #[inline(always)]
-    pub(crate) fn room(&self) -> usize {
-        MAGAZINE - self.len()
-    }
-
-    /// Takes the last `count` pushes back; they were not releases after all.
-    #[inline]
-    pub(crate) fn unpush(&self, count: usize) {
-        self.len.store((self.len() - count) as u32, Ordering::Relaxed);
-    }
-
-    /// A hint found by other means than a release. The magazine is not full.
-    pub(crate) fn found(&self, hint: Hint) {
-        self.push(hint);
-        bump(&self.moved, 1u64.wrapping_neg());
-    }
-
-    /// A release whose hint is not in this magazine.
-    pub(crate) fn note_released_elsewhere(&self) {
-        bump(&self.moved, 1);
+    /// A bulk release begins or ends.
+    pub(crate) fn set_bulk(&self, begins: bool) {
+        // Release: pairs with the Acquire in `in_flight`; when the bulk ends, its slots have been given.
+        self.bulk.store(begins.into(), Ordering::Release);
     }
 
     /// The hint popped last was stale.
@@ -200,56 +255,30 @@ impl Magazine {
         bump(&self.stale, 1);
     }
 
-    /// An allocation was served, but not at once.
-    pub(crate) fn note_missed(&self) {
-        bump(&self.missed, 1);
-    }
-
-    /// The last hint popped serves an allocation that had to look further first.
+    /// The hint popped last serves an allocation that had to look further first.
     pub(crate) fn note_late(&self) {
         self.note_stale();
-        self.note_missed();
+        self.note_elsewhere(1, 0);
     }
 
-    /// Moves a batch from the top to the depot: no entry needs to be moved, and the bottom stays.
-    #[cold]
-    pub(crate) fn flush(&self, core: &Core) {
-        let len = self.len();
-        let rest = len.saturating_sub(BATCH);
-        core.depot.store((rest..len).map(|at| self.hint(at).index));
-        self.len.store(rest as u32, Ordering::Relaxed);
-        bump(&self.moved, (len - rest) as u64);
+    /// So many allocations were served by no hint of this magazine, and so many releases left none in it.
+    pub(crate) fn note_elsewhere(&self, allocations: usize, releases: usize) {
+        bump(&self.missed, allocations as u64);
+        bump(&self.moved, releases as u64);
     }
 
-    /// Fills the empty magazine from the depot, with the hints that are still good. False if there was none.
-    #[cold]
-    pub(crate) fn refill(&self, core: &Core) -> bool {
-        while self.len() + BATCH <= MAGAZINE {
-            let more = core.depot.take(|index| {
-                let word = core.header(index).word();
-                if word.is_free() {
-                    self.found(Hint { word, index });
-                }
-            });
-            // Batches of one come from releases under scarcity; look for more, until there is a fair stock.
-            if !more || self.len() >= MAGAZINE / 4 {
-                break;
-            }
-        }
-        self.len() > 0
-    }
-
-    /// Where the next scan of a tier of `slots` slots starts, and where the one after.
+    /// Where the owner's next scan starts.
     pub(crate) fn cursor(&self) -> usize {
         self.cursor.load(Ordering::Relaxed) as usize
     }
 
+    /// Says where.
     pub(crate) fn set_cursor(&self, at: usize) {
         self.cursor.store(at as u32, Ordering::Relaxed);
     }
 }
 
-// For everybody.
+/// What anybody may look at.
 impl Magazine {
     /// Shows up to [`LOOT`] hints that are good at this moment to `each`, the longest unused first, until it has
     /// enough. The owner loses nothing: whoever claims first has the slot.
@@ -266,16 +295,18 @@ impl Magazine {
         }
     }
 
-    /// Whether the owner may be in the middle of a release: some hint names a slot that is still leased, at the very
-    /// use that the hint says is over.
+    /// Whether the owner may be in the middle of a release: of a bulk, or of a slot that is still leased at the very use
+    /// that some hint says is over.
     ///
     /// To be called after a heavy fence; see [`scarcity`](super::scarcity).
     pub(crate) fn in_flight(&self, core: &Core) -> bool {
-        (0..self.len().min(MAGAZINE)).any(|at| {
+        let marks = |at| {
             let hint = self.hint(at);
             let word = core.header(hint.index).word();
-            word.is(State::Leased) && word.next(State::Free) == hint.word.with(State::Free)
-        })
+            word.is(State::Leased) && word.next(State::Free) == hint.word
+        };
+        // Acquire: pairs with the Release in `set_bulk`; if a bulk has ended, its slots are seen free.
+        self.bulk.load(Ordering::Acquire) != 0 || (0..self.len().min(MAGAZINE)).any(marks)
     }
 
     /// Whether somebody owns it.
@@ -285,10 +316,9 @@ impl Magazine {
 
     /// Allocations served at once, allocations served at all, slots released.
     pub(crate) fn counts(&self) -> (u64, u64, u64) {
-        let popped = self.popped.load(Ordering::Relaxed);
-        let hits = popped.wrapping_sub(self.stale.load(Ordering::Relaxed));
-        let moved = self.moved.load(Ordering::Relaxed);
-        let releases = (self.len() as u64).wrapping_add(popped).wrapping_add(moved);
+        let (top, moved) = (self.top(), self.moved.load(Ordering::Relaxed));
+        let hits = (top / POP).wrapping_sub(self.stale.load(Ordering::Relaxed));
+        let releases = (top & LEN).wrapping_add(top / POP).wrapping_add(moved);
         (hits, hits.wrapping_add(self.missed.load(Ordering::Relaxed)), releases)
     }
 }

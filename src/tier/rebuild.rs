@@ -13,7 +13,6 @@ use crate::clock;
 use crate::slot::header::Site;
 use crate::slot::word::{State, Word};
 use crate::sync::Ordering;
-use crate::sync::fence::light;
 
 /// Makes the value of a returned slot fit for the next user. False if the value had to go and the slot has been dealt with.
 ///
@@ -77,7 +76,7 @@ fn quarantine(core: &'static Core, index: u32, word: Word) {
     header.set_released(None);
     header.give(word);
     // Pairs with the heavy fence in `close`: either the closer's sweep sees the word, or this sees the flag.
-    light();
+    core.fence.light();
     if core.flags.load(Ordering::Relaxed) & flags::CLOSED != 0 {
         close::bury_vacant(core, index, word);
     }

@@ -7,14 +7,14 @@ use super::allocate::Taken;
 use super::attach;
 use super::close;
 use super::core::{Core, flags};
+use super::depot::BATCH;
 use super::magazine::{Hint, Magazine};
 use super::rebuild;
 use super::scarcity;
-use super::values::{Panic, rethrow};
+use super::values::rethrow;
 use crate::slot::header::Site;
 use crate::slot::word::State;
 use crate::sync::Ordering;
-use crate::sync::fence::light;
 
 /// What a release does besides: the flags that send it the slow way.
 const SLOW: u64 = flags::SCARCE | flags::RESETS | flags::WATCHES_PANICS;
@@ -32,11 +32,10 @@ pub(crate) struct Returned {
 /// Releases through the thread's magazine.
 #[inline(always)]
 pub(crate) fn release<T: 'static>(core: &'static Core, returned: Returned) {
-    let magazine = attach::current(core).filter(|magazine| !magazine.is_full());
-    release_through::<T>(core, magazine, returned);
+    release_through::<T>(core, attach::current(core), returned);
 }
 
-/// Releases through `magazine`, which the thread owns and which is not full; without one, the slow way.
+/// Releases through `magazine`, which the thread owns; the slow way if there is none or it is full.
 ///
 /// One call leads out of here, so that this is small enough to stand where leases are dropped.
 #[inline(always)]
@@ -54,16 +53,18 @@ pub(crate) fn release_through<T: 'static>(core: &'static Core, magazine: Option<
     release_slow::<T>(core, returned, given);
 }
 
-/// Pushes the hint that marks a release as under way, unless the tier has one of the flags `unless`.
+/// Pushes the hint that marks a release as under way, unless the tier has one of the flags `unless`, or the magazine is full.
 #[inline(always)]
 fn mark(core: &Core, magazine: &Magazine, taken: &Taken, unless: u64) -> bool {
-    magazine.push(Hint { word: taken.word.next(State::Free), index: taken.index });
+    if !magazine.push(Hint { word: taken.word.next(State::Free), index: taken.index }) {
+        return false;
+    }
     // Pairs with the heavy fence of `scarcity::find_or_refuse`: either it finds the mark just pushed, or the load
     // below finds SCARCE.
-    light();
+    core.fence.light();
     let clear = core.flags.load(Ordering::Relaxed) & unless == 0;
     if !clear {
-        magazine.unpush(1);
+        magazine.unpush();
     }
     clear
 }
@@ -76,7 +77,7 @@ fn give(core: &Core, taken: &Taken, site: Option<Site>) {
     header.set_released(site);
     header.give(taken.word.next(State::Free));
     // Pairs with the heavy fence of `close`: either its sweep finds the word just given, or the caller finds CLOSED.
-    light();
+    core.fence.light();
 }
 
 /// The slot was `given` back to a tier that is closed; or it was not given, since the tier resets or watches panics, slots
@@ -100,7 +101,7 @@ pub(crate) fn give_back<T: 'static>(core: &'static Core, taken: Taken, site: Opt
     let Some(magazine) = attach::attach(core) else {
         return give_counted::<T>(core, None, taken, site);
     };
-    make_room(core, magazine);
+    magazine.make_room(core);
     if !mark(core, magazine, &taken, flags::SCARCE) {
         return give_counted::<T>(core, Some(magazine), taken, site);
     }
@@ -110,77 +111,47 @@ pub(crate) fn give_back<T: 'static>(core: &'static Core, taken: Taken, site: Opt
     }
 }
 
-/// Makes room for at least one hint.
-#[inline]
-pub(crate) fn make_room(core: &Core, magazine: &Magazine) {
-    if magazine.is_full() {
-        magazine.flush(core);
-    }
-}
-
-/// Gives several back, in chunks of what the magazine has room for: one pair of fences and of looks a chunk.
-pub(crate) fn give_back_many<T: 'static>(core: &'static Core, mut taken: &[Taken], site: Option<Site>) {
-    let mut panic = None;
-    while !taken.is_empty() {
-        let Some(magazine) = attach::current(core) else {
-            let (first, rest) = taken.split_at(1);
-            give_back::<T>(core, first[0], site);
-            taken = rest;
-            continue;
-        };
-        make_room(core, magazine);
-        let (now, rest) = taken.split_at(magazine.room().min(taken.len()));
-        panic = panic.or(give_many_to::<T>(core, magazine, now, site));
-        taken = rest;
-    }
-    rethrow(panic);
-}
-
-/// As [`release`], for as many as the magazine has room for. A panic in a value's `Drop` is returned.
-fn give_many_to<T: 'static>(
-    core: &'static Core,
-    magazine: &Magazine,
-    taken: &[Taken],
-    site: Option<Site>,
-) -> Option<Panic> {
-    for &Taken { word, index } in taken {
-        magazine.push(Hint { word: word.next(State::Free), index });
-    }
-    // As in `mark`, for all the marks at once.
-    light();
+/// Gives many back: one pair of fences and of looks at the flags, and the hints straight to the depot.
+pub(crate) fn give_back_many<T: 'static>(core: &'static Core, taken: &[Taken], site: Option<Site>) {
+    let Some(magazine) = attach::attach(core) else {
+        return taken.iter().for_each(|&taken| give_counted::<T>(core, None, taken, site));
+    };
+    // Stands for the marks of all.
+    magazine.set_bulk(true);
+    // As in `mark`.
+    core.fence.light();
     if core.flags.load(Ordering::Relaxed) & flags::SCARCE != 0 {
-        magazine.unpush(taken.len());
-        taken.iter().for_each(|&taken| give_counted::<T>(core, Some(magazine), taken, site));
-        return None;
+        magazine.set_bulk(false);
+        return taken.iter().for_each(|&taken| give_counted::<T>(core, Some(magazine), taken, site));
     }
+    // Counted before they are given: then the tier may end.
+    magazine.note_elsewhere(0, taken.len());
     for &Taken { word, index } in taken {
         let header = core.header(index);
         header.set_released(site);
         header.give(word.next(State::Free));
     }
+    magazine.set_bulk(false);
     // As in `give`.
-    light();
-    if core.flags.load(Ordering::Relaxed) & flags::CLOSED == 0 {
-        return None;
+    core.fence.light();
+    if core.flags.load(Ordering::Relaxed) & flags::CLOSED != 0 {
+        let bury = |&Taken { word, index }: &Taken| close::bury::<T>(core, index, word.next(State::Free)).err();
+        return rethrow(taken.iter().map(bury).fold(None, |first, next| first.or(next)));
     }
-    let bury = |&Taken { word, index }: &Taken| close::bury::<T>(core, index, word.next(State::Free)).err();
-    taken.iter().map(bury).fold(None, |first, next| first.or(next))
+    for batch in taken.chunks(BATCH) {
+        core.depot.store(batch.iter().map(|taken| taken.index));
+    }
 }
 
 /// Under scarcity, or without a magazine: announces the slot in the exact count first, and leaves the hint where
 /// everybody looks.
 #[cold]
 #[inline(never)]
-pub(crate) fn give_counted<T: 'static>(
-    core: &'static Core,
-    magazine: Option<&Magazine>,
-    taken: Taken,
-    site: Option<Site>,
-) {
+fn give_counted<T: 'static>(core: &'static Core, magazine: Option<&Magazine>, taken: Taken, site: Option<Site>) {
     scarcity::count_release(core);
     scarcity::end_if_plenty(core);
     match magazine {
-        Some(magazine) => magazine.note_released_elsewhere(),
+        Some(magazine) => magazine.note_elsewhere(0, 1),
         None => {
             core.unserved.releases.fetch_add(1, Ordering::Relaxed);
         }
@@ -191,12 +162,11 @@ pub(crate) fn give_counted<T: 'static>(
     header.give(free);
     if !core.depot.store(std::iter::once(taken.index))
         && let Some(magazine) = magazine
-        && !magazine.is_full()
     {
         magazine.found(Hint { word: free, index: taken.index });
     }
     // As in `give`.
-    light();
+    core.fence.light();
     if core.flags.load(Ordering::Relaxed) & flags::CLOSED != 0 {
         rethrow(close::bury::<T>(core, taken.index, free).err());
     }

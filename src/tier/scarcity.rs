@@ -31,7 +31,6 @@ use crate::slot::header::Site;
 use crate::slot::word::State;
 use crate::sync::Ordering;
 use crate::sync::atomic::fence;
-use crate::sync::fence::heavy;
 
 /// A slot found where no hint pointed.
 pub(crate) enum Found {
@@ -102,7 +101,7 @@ pub(crate) fn find_or_refuse(core: &'static Core, caller: &Caller) -> Result<Fou
     // Whether this call can certify. If the certificate stands already, it only has to look.
     let certify = entered & flags::CERTIFIED == 0 && {
         // Pairs with the light fence of every release between its mark and its look at the flags.
-        heavy();
+        core.fence.heavy();
         !core.magazines().iter().any(|magazine| magazine.in_flight(core))
     };
     if let Some(taken) = scan(core, caller) {
