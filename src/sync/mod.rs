@@ -8,13 +8,22 @@ pub(crate) mod arena;
 pub(crate) mod fence;
 
 #[cfg(not(loom))]
-pub(crate) use std::{
-    sync::atomic::{self, AtomicI64, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering},
-    thread_local,
-};
+pub(crate) use std::sync::atomic::{self, AtomicI64, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 #[cfg(loom)]
-pub(crate) use loom::{
-    sync::atomic::{self, AtomicI64, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering},
-    thread_local,
-};
+pub(crate) use loom::sync::atomic::{self, AtomicI64, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+/// Thread-locals whose initial values are constants: under std, without a lazy initialiser.
+#[cfg(not(loom))]
+macro_rules! thread_locals {
+    ($($(#[$doc:meta])* static $name:ident: $type:ty = $value:expr;)*) => {
+        std::thread_local! { $($(#[$doc])* static $name: $type = const { $value };)* }
+    };
+}
+#[cfg(loom)]
+macro_rules! thread_locals {
+    ($($(#[$doc:meta])* static $name:ident: $type:ty = $value:expr;)*) => {
+        loom::thread_local! { $($(#[$doc])* static $name: $type = $value;)* }
+    };
+}
+pub(crate) use thread_locals;

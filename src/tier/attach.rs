@@ -12,14 +12,14 @@ use std::ptr;
 
 use super::core::Core;
 use super::magazine::Magazine;
-use crate::sync::thread_local;
+use crate::sync::thread_locals;
 
 /// Tiers whose magazine is found by one load: those with the smallest control block numbers.
 const NEAR: usize = if cfg!(loom) { 2 } else { 64 };
 
-thread_local! {
+thread_locals! {
     /// By control block number; the last element stands for all the others and is always null.
-    static MAGAZINES: [Cell<*const Magazine>; NEAR + 1] = const { [const { Cell::new(ptr::null()) }; NEAR + 1] };
+    static MAGAZINES: [Cell<*const Magazine>; NEAR + 1] = [const { Cell::new(ptr::null()) }; NEAR + 1];
     static GUARD: ExitGuard = ExitGuard { number: Cell::new(0), attached: Cell::new(ptr::null()) };
 }
 
