@@ -1,0 +1,104 @@
+//! tierpool itself: a tier by this thread's magazine, and by an explicit one ([`Tier::local`]).
+//!
+//! The third form, with the portable fence in the place of membarrier, is [`Tierpool`] in a process of its own: the fence
+//! is chosen once a process.
+
+use std::hint::black_box;
+
+use tierpool::{Lease, Local, Tier};
+
+use crate::payload::Payload;
+use crate::subject::{Able, Kind, Subject};
+
+const ABLE: Able = Able { several: true, refuse: true, shared: true };
+
+fn tier<T: Payload, const CAP: usize>() -> Tier<T> {
+    Tier::builder("compare").capacity(CAP).build_with(T::fresh).expect("a tier of a known capacity")
+}
+
+/// A tier of `CAP` payloads.
+pub struct Tierpool<T: Payload, const CAP: usize>(pub Tier<T>);
+
+impl<T: Payload, const CAP: usize> Subject for Tierpool<T, CAP> {
+    const NAME: &'static str = "tierpool";
+    const KIND: Kind = Kind::Ours;
+    const ABLE: Able = ABLE;
+
+    type Hand<'a> = &'a Tier<T>;
+    type Held<'a> = Lease<T>;
+
+    fn build() -> Self {
+        Self(tier::<T, CAP>())
+    }
+
+    fn hand(&self) -> Self::Hand<'_> {
+        &self.0
+    }
+
+    #[inline(always)]
+    fn allocate<'a>(hand: &mut Self::Hand<'a>) -> Option<Self::Held<'a>> {
+        // The refusal is built and looked at, since it says why.
+        hand.try_allocate().inspect_err(|refusal| _ = black_box(refusal)).ok()
+    }
+
+    #[inline(always)]
+    fn touch<'a>(held: &mut Self::Held<'a>) {
+        held.touch();
+    }
+
+    fn byte<'a>(_: &Self::Hand<'a>, held: &Self::Held<'a>) -> u8 {
+        held.byte()
+    }
+
+    #[inline(always)]
+    fn release<'a>(_: &mut Self::Hand<'a>, held: Self::Held<'a>) {
+        drop(held);
+    }
+
+    fn overhead(&self) -> Option<usize> {
+        Some(self.0.overhead_bytes())
+    }
+}
+
+/// A tier of `CAP` payloads, each thread with an explicit magazine.
+pub struct Magazine<T: Payload, const CAP: usize>(Tier<T>);
+
+impl<T: Payload, const CAP: usize> Subject for Magazine<T, CAP> {
+    const NAME: &'static str = "tierpool-local";
+    const KIND: Kind = Kind::Ours;
+    const ABLE: Able = ABLE;
+
+    type Hand<'a> = Local<T>;
+    type Held<'a> = Lease<T>;
+
+    fn build() -> Self {
+        Self(tier::<T, CAP>())
+    }
+
+    fn hand(&self) -> Self::Hand<'_> {
+        self.0.local()
+    }
+
+    #[inline(always)]
+    fn allocate<'a>(hand: &mut Self::Hand<'a>) -> Option<Self::Held<'a>> {
+        hand.try_allocate().inspect_err(|refusal| _ = black_box(refusal)).ok()
+    }
+
+    #[inline(always)]
+    fn touch<'a>(held: &mut Self::Held<'a>) {
+        held.touch();
+    }
+
+    fn byte<'a>(_: &Self::Hand<'a>, held: &Self::Held<'a>) -> u8 {
+        held.byte()
+    }
+
+    #[inline(always)]
+    fn release<'a>(hand: &mut Self::Hand<'a>, held: Self::Held<'a>) {
+        hand.release(held);
+    }
+
+    fn overhead(&self) -> Option<usize> {
+        Some(self.0.overhead_bytes())
+    }
+}

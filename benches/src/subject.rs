@@ -1,0 +1,89 @@
+//! What every pool and allocator is asked to do, so that each workload is written once.
+//!
+//! A workload is generic over [`Subject`] and monomorphised: no dynamic call is ever timed.
+
+/// What a subject is, for the ratios.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// tierpool, in one of its forms.
+    Ours,
+    /// A peer that hands out prepared objects.
+    Pool,
+    /// A peer that hands out raw memory.
+    Allocator,
+    /// Not a peer: what the machine takes for a single step.
+    Floor,
+}
+
+impl Kind {
+    /// Its name in the output.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ours => "ours",
+            Self::Pool => "pool",
+            Self::Allocator => "allocator",
+            Self::Floor => "floor",
+        }
+    }
+}
+
+/// What a subject can do; a workload that needs more leaves it out.
+#[derive(Clone, Copy, Debug)]
+pub struct Able {
+    /// Several threads may allocate.
+    pub several: bool,
+    /// It refuses when its capacity is reached, rather than growing.
+    pub refuse: bool,
+    /// A slot that one thread released can be taken by any other, so that a full pool is full for all.
+    pub shared: bool,
+}
+
+/// A pool, or an allocator in the place of one.
+pub trait Subject: Send + Sync + Sized + 'static {
+    /// Its name in the output.
+    const NAME: &'static str;
+    /// What it is.
+    const KIND: Kind;
+    /// What it can do.
+    const ABLE: Able;
+
+    /// What one thread works with: a reference for most, a private magazine for some.
+    type Hand<'a>
+    where
+        Self: 'a;
+    /// What an allocation gives, in the subject's cheapest form; it can be released by another thread.
+    type Held<'a>: Send
+    where
+        Self: 'a;
+
+    /// A new pool with all its slots made.
+    fn build() -> Self;
+
+    /// This thread's way in.
+    fn hand(&self) -> Self::Hand<'_>;
+
+    /// Takes a slot, or is refused.
+    fn allocate<'a>(hand: &mut Self::Hand<'a>) -> Option<Self::Held<'a>>;
+
+    /// Writes one byte to the payload.
+    fn touch<'a>(held: &mut Self::Held<'a>);
+
+    /// Reads that byte back; only for checks.
+    fn byte<'a>(hand: &Self::Hand<'a>, held: &Self::Held<'a>) -> u8;
+
+    /// Gives the slot back.
+    fn release<'a>(hand: &mut Self::Hand<'a>, held: Self::Held<'a>);
+
+    /// The bytes beside the payload that the subject itself reports, if it does.
+    fn overhead(&self) -> Option<usize> {
+        None
+    }
+}
+
+/// Allocate, write one byte, release.
+#[inline(always)]
+pub fn pair<'a, S: Subject>(hand: &mut S::Hand<'a>) {
+    let mut held = S::allocate(hand).expect("a free slot");
+    S::touch(&mut held);
+    S::release(hand, held);
+}

@@ -1,0 +1,66 @@
+//! What is timed. Each workload is written once, for any [`Subject`](crate::subject::Subject).
+
+pub mod burst;
+pub mod check;
+pub mod depot;
+pub mod floor;
+pub mod handoff;
+pub mod hold;
+pub mod memory;
+pub mod pair;
+pub mod refuse;
+pub mod steal;
+pub mod tail;
+
+use crate::run::cast::Cast;
+
+/// Slots of a pool, unless a workload needs another number.
+pub const CAPACITY: usize = 1024;
+
+/// How a workload is run, and what its samples are.
+pub enum Plan {
+    /// Batches: each sample is the mean of one, in nanoseconds an operation.
+    Batches(fn(&mut Cast)),
+    /// Single operations, each timed.
+    Singles(fn(&mut Cast)),
+    /// Memory, once a subject, each in its own process.
+    Memory,
+}
+
+/// One workload on a number of threads.
+pub struct Workload {
+    /// Its name in the output.
+    pub name: &'static str,
+    /// How many threads work at once.
+    pub threads: usize,
+    /// Whether it runs when none is asked for.
+    pub usual: bool,
+    /// How it is run.
+    pub plan: Plan,
+}
+
+const fn batches(name: &'static str, threads: usize, fill: fn(&mut Cast)) -> Workload {
+    Workload { name, threads, usual: true, plan: Plan::Batches(fill) }
+}
+
+/// All workloads.
+pub static ALL: [Workload; 18] = [
+    batches("floor", 1, floor::fill),
+    batches("pair-64", 1, pair::alone::<64, CAPACITY>),
+    batches("pair-64", 2, pair::together::<64, CAPACITY>),
+    batches("pair-4096", 1, pair::alone::<4096, CAPACITY>),
+    batches("pair-4096", 2, pair::together::<4096, CAPACITY>),
+    batches("pair-1048576", 1, pair::alone::<1_048_576, 16>),
+    batches("pair-1048576", 2, pair::together::<1_048_576, 16>),
+    batches("hold", 1, hold::alone),
+    batches("hold", 2, hold::together),
+    batches("handoff", 2, handoff::fill),
+    batches("burst", 1, burst::fill),
+    batches("refuse", 1, refuse::fill),
+    batches("steal", 2, steal::fill::<{ steal::HALF }>),
+    batches("steal-one", 2, steal::fill::<1>),
+    Workload { name: "tail", threads: 1, usual: true, plan: Plan::Singles(tail::fill) },
+    Workload { name: "memory", threads: 1, usual: true, plan: Plan::Memory },
+    Workload { usual: false, ..batches("depot", 1, depot::alone) },
+    Workload { usual: false, ..batches("depot", 2, depot::together) },
+];
