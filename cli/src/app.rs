@@ -51,8 +51,8 @@ struct Replay {
     json: bool,
 
     /// So many threads each play the whole trace, all at the same time and on the same tiers.
-    #[arg(long, value_name = "N", default_value = "1")]
-    threads: NonZeroUsize,
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: u16,
 
     /// Slots in each size class [default: as many as the trace has in use together, times the threads].
     ///
@@ -150,7 +150,7 @@ impl Replay {
         Replay {
             files: Vec::new(),
             json: false,
-            threads: NonZeroUsize::MIN,
+            threads: 1,
             capacity: None,
             rounds: None,
             memory: 2 << 30,
@@ -191,7 +191,7 @@ impl Replay {
 
     fn options(&self) -> Options {
         Options {
-            threads: self.threads.get(),
+            threads: self.threads.into(),
             capacity: self.capacity.map(NonZeroUsize::get),
             rounds: self.rounds.map(NonZeroU64::get),
             memory: self.memory,

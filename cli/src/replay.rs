@@ -90,6 +90,8 @@ pub struct Outcome {
     pub system: Timings,
     /// What the clock itself takes, in nanoseconds, included in all times.
     pub clock_cost: f64,
+    /// What the replay itself takes an operation, in nanoseconds, included in both sides' [`Timings::operation`].
+    pub replay_cost: f64,
     /// Timed rounds.
     pub rounds: u64,
     /// Threads.
@@ -184,7 +186,9 @@ pub fn replay(trace: &Trace, options: Options, clock: &Clock, progress: Progress
         return Err(ReplayError::NotCaught);
     }
     let rounds = rounds.played.load(Relaxed);
-    let (tierpool, system) = (played.tierpool.timings(trace.len()), played.system.timings(trace.len()));
+    let tierpool = played.tierpool.timings(trace.len());
+    let system = played.system.timings(trace.len());
+    let replay_cost = played.nothing.timings(trace.len()).operation;
     let overhead_bytes = tiers.overhead_bytes();
     // One more pass, untimed, so that the tiers are closed while the leaks are held, as a program's end would.
     let mut table = Table::new(trace);
@@ -202,6 +206,7 @@ pub fn replay(trace: &Trace, options: Options, clock: &Clock, progress: Progress
         tierpool,
         system,
         clock_cost: clock.cost(),
+        replay_cost,
         rounds,
         threads,
         tiers: plan.tiers(),
@@ -249,8 +254,8 @@ trait Side {
     /// What names an allocation beyond its release.
     type Watched: Copy;
 
-    /// Memory for `size` bytes with one byte written, or none if that is refused.
-    fn allocate(&self, size: u32) -> Option<Self::Held>;
+    /// Puts memory for `size` bytes into a place, writes one byte to it, and gives it for a look; none if it is refused.
+    fn allocate<'a>(&self, size: u32, place: &'a mut Option<Self::Held>) -> Option<&'a Self::Held>;
 
     /// The name of what is held.
     fn watch(&self, held: &Self::Held, size: u32) -> Self::Watched;
@@ -264,8 +269,8 @@ impl Side for Tiers {
     type Watched = Watched;
 
     #[inline(always)]
-    fn allocate(&self, size: u32) -> Option<Lease<Payload>> {
-        Tiers::allocate(self, size)
+    fn allocate<'a>(&self, size: u32, place: &'a mut Option<Lease<Payload>>) -> Option<&'a Lease<Payload>> {
+        Tiers::allocate(self, size, place)
     }
 
     fn watch(&self, held: &Lease<Payload>, size: u32) -> Watched {
@@ -285,16 +290,36 @@ impl Side for System {
     type Watched = ();
 
     #[inline(always)]
-    fn allocate(&self, size: u32) -> Option<Vec<u8>> {
-        let mut bytes = Vec::with_capacity(size.max(1) as usize);
+    fn allocate<'a>(&self, size: u32, place: &'a mut Option<Vec<u8>>) -> Option<&'a Vec<u8>> {
+        let bytes = place.insert(Vec::with_capacity(size.max(1) as usize));
         bytes.push(1);
-        Some(black_box(bytes))
+        black_box(bytes.as_ptr());
+        Some(bytes)
     }
 
     fn watch(&self, _held: &Vec<u8>, _size: u32) {}
 
     fn catches(&self, (): ()) -> Option<bool> {
         None // It would be undefined behaviour.
+    }
+}
+
+/// Neither: what is left is what the replay itself takes.
+struct Nothing;
+
+impl Side for Nothing {
+    type Held = [u64; 3];
+    type Watched = ();
+
+    #[inline(always)]
+    fn allocate<'a>(&self, size: u32, place: &'a mut Option<[u64; 3]>) -> Option<&'a [u64; 3]> {
+        Some(black_box(place.insert([size.into(); 3])))
+    }
+
+    fn watch(&self, _held: &[u64; 3], _size: u32) {}
+
+    fn catches(&self, (): ()) -> Option<bool> {
+        None
     }
 }
 
@@ -370,12 +395,11 @@ fn pass<S: Side, const EACH: bool>(
         }
         match operation {
             Operation::Allocate { place, size } => {
-                table.held[place as usize] = allocate::<S, EACH>(side, size, watch, &mut counts);
+                allocate::<S, EACH>(side, size, &mut table.held[place as usize], watch, &mut counts);
             }
             Operation::AllocateWatched { place, size } => {
-                let held = allocate::<S, EACH>(side, size, watch, &mut counts);
-                table.watched.push(held.as_ref().map(|held| side.watch(held, size)));
-                table.held[place as usize] = held;
+                let held = allocate::<S, EACH>(side, size, &mut table.held[place as usize], watch, &mut counts);
+                table.watched.push(held.map(|held| side.watch(held, size)));
             }
             Operation::Release { place } => {
                 if let Some(held) = table.held[place as usize].take() {
@@ -404,25 +428,21 @@ fn pass<S: Side, const EACH: bool>(
 }
 
 #[inline(always)]
-fn allocate<S: Side, const EACH: bool>(
+fn allocate<'a, S: Side, const EACH: bool>(
     side: &S,
     size: u32,
+    place: &'a mut Option<S::Held>,
     watch: &mut Stopwatch<'_>,
     counts: &mut Counts,
-) -> Option<S::Held> {
-    let held;
-    if EACH {
-        let start = watch.clock.ticks();
-        held = side.allocate(size);
-        let end = watch.clock.ticks();
-        if held.is_some() {
-            watch.allocate.record(end.saturating_sub(start));
-        }
-    } else {
-        held = side.allocate(size);
-    }
+) -> Option<&'a S::Held> {
+    let start = if EACH { watch.clock.ticks() } else { 0 };
+    let held = side.allocate(size, place);
+    let end = if EACH { watch.clock.ticks() } else { 0 };
     if held.is_some() {
         counts.allocations += 1;
+        if EACH {
+            watch.allocate.record(end.saturating_sub(start));
+        }
     } else {
         counts.refusals += 1;
     }
@@ -443,16 +463,21 @@ struct Rounds<'a> {
     progress: Progress<'a>,
 }
 
+/// Passes in a round: each side with the clock around each operation and around the whole, and the replay alone.
+const PASSES: u64 = 5;
+
 /// What one thread measured in all rounds.
 struct Played<'a> {
     tierpool: Stopwatch<'a>,
     system: Stopwatch<'a>,
+    nothing: Stopwatch<'a>,
 }
 
 impl Played<'_> {
     fn merge(&mut self, other: Played<'_>) {
         self.tierpool.merge(other.tierpool);
         self.system.merge(other.system);
+        self.nothing.merge(other.nothing);
     }
 }
 
@@ -482,13 +507,15 @@ impl<'a> Rounds<'a> {
     /// Plays all rounds as one of the threads. Thread 0 decides when it is enough.
     fn play(&self, thread: usize) -> Played<'a> {
         let _guard = EndOnPanic;
-        let mut played = Played { tierpool: Stopwatch::new(self.clock), system: Stopwatch::new(self.clock) };
+        let stopwatch = || Stopwatch::new(self.clock);
+        let mut played = Played { tierpool: stopwatch(), system: stopwatch(), nothing: stopwatch() };
         let mut slots = Table::new(self.trace);
         let mut blocks = Table::new(self.trace);
+        let mut nothing = Table::new(self.trace);
         let leads = thread == 0;
         let mut round = 0;
         while !self.done.load(Relaxed) {
-            for turn in 0..4 {
+            for turn in 0..PASSES {
                 let progress = |index: usize| {
                     if leads {
                         self.report(round, turn, index)
@@ -496,15 +523,17 @@ impl<'a> Rounds<'a> {
                 };
                 self.barrier.wait();
                 // Who goes first changes from round to round, since the second finds the trace in the cache.
-                match (turn + round) % 4 {
+                match (turn + round) % PASSES {
                     0 => pass::<_, true>(self.tiers, self.trace, &mut slots, &mut played.tierpool, &progress),
                     1 => pass::<_, true>(&System, self.trace, &mut blocks, &mut played.system, &progress),
                     2 => pass::<_, false>(self.tiers, self.trace, &mut slots, &mut played.tierpool, &progress),
-                    _ => pass::<_, false>(&System, self.trace, &mut blocks, &mut played.system, &progress),
+                    3 => pass::<_, false>(&System, self.trace, &mut blocks, &mut played.system, &progress),
+                    _ => pass::<_, false>(&Nothing, self.trace, &mut nothing, &mut played.nothing, &progress),
                 };
                 self.barrier.wait();
                 slots.clear();
                 blocks.clear();
+                nothing.clear();
             }
             round += 1;
             if played.tierpool.missed > 0 {
@@ -523,9 +552,9 @@ impl<'a> Rounds<'a> {
         played
     }
 
-    /// Tells how far it is: `index` operations into one of the four passes of a round.
+    /// Tells how far it is: `index` operations into one of the passes of a round.
     fn report(&self, round: u64, turn: u64, index: usize) {
-        let in_round = (turn as f64 + index as f64 / self.trace.len() as f64) / 4.0;
+        let in_round = (turn as f64 + index as f64 / self.trace.len() as f64) / PASSES as f64;
         let done = match self.wanted {
             Some(wanted) => (round as f64 + in_round) / wanted as f64,
             None => {

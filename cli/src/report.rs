@@ -42,6 +42,8 @@ pub struct Json<'a> {
     pub close_ns: f64,
     /// What a reading of the clock adds to each time, in nanoseconds.
     pub clock_ns: f64,
+    /// What the replay itself adds to each side's `operation_ns`, in nanoseconds.
+    pub replay_ns: f64,
     /// Threads that played the trace at the same time.
     pub threads: usize,
     /// Timed rounds.
@@ -100,6 +102,7 @@ impl<'a> Json<'a> {
             payload_bytes: outcome.payload_bytes,
             close_ns: outcome.close.as_nanos() as f64,
             clock_ns: outcome.clock_cost,
+            replay_ns: outcome.replay_cost,
             threads: outcome.threads,
             rounds: outcome.rounds,
             system: JsonSystem {
@@ -147,7 +150,8 @@ fn write_text(out: &mut String, file: &str, outcome: &Outcome) -> std::fmt::Resu
     writeln!(out, "\n{}", times(&outcome.tierpool, &outcome.system).trim_fmt())?;
     writeln!(
         out,
-        "  An operation writes one byte. Its percentiles include {} for reading the clock; the average does not.",
+        "  Averages include {} for the replay itself, the others {} for the clock. Both sides write a byte.",
+        nanos(outcome.replay_cost),
         nanos(outcome.clock_cost)
     )?;
     writeln!(out, "\n{}", findings(outcome).trim_fmt())?;

@@ -129,10 +129,14 @@ impl Tiers {
         Ok(Tiers { by_class })
     }
 
-    /// A slot of the class that holds `size` bytes, with one byte written; none if the tier refuses.
-    #[inline]
-    pub fn allocate(&self, size: u32) -> Option<Lease<Payload>> {
-        let mut lease = self.by_class[Class::of(size).index()].as_ref()?.try_allocate().ok()?;
+    /// Puts a slot of the class that holds `size` bytes into a place and writes one byte to it; none if the tier refuses.
+    ///
+    /// The place is given and not the lease returned so that the lease's words are written once, where they stay: moved
+    /// from hand to hand, they are written in parts and read as a whole, for which the processor has to wait.
+    #[inline(always)]
+    pub fn allocate<'a>(&self, size: u32, place: &'a mut Option<Lease<Payload>>) -> Option<&'a Lease<Payload>> {
+        let tier = self.by_class[Class::of(size).index()].as_ref()?;
+        let lease = place.insert(tier.try_allocate().ok()?);
         lease[0] = 1;
         Some(lease)
     }

@@ -20,8 +20,9 @@ pub mod valgrind;
 pub use builder::Builder;
 pub use lines::LONGEST_LINE;
 
-/// The most operations that one run reads, unless told otherwise: at eight bytes each, 800 MB.
-pub const MOST_OPERATIONS: u64 = 100_000_000;
+/// The most operations that one run reads, unless told otherwise. They take 8 bytes each, and while they are read up to
+/// 28: at most 1.4 GB.
+pub const MOST_OPERATIONS: u64 = 50_000_000;
 
 /// One operation of a trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -359,7 +360,8 @@ pub enum TraceError {
     },
     /// There are too many operations.
     #[error(
-        "the trace has more than {most} operations, more than are held in memory; replay its beginning with --first N"
+        "there are more than the {most} operations that are left of {MOST_OPERATIONS} for all traces together; \
+         replay the beginning with --first N"
     )]
     TooLong {
         /// The line of the first operation that is too many, from 1.
