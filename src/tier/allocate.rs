@@ -43,12 +43,12 @@ impl Caller {
 #[inline(always)]
 pub(crate) fn allocate(core: &'static Core, caller: Caller) -> Result<Taken, AllocateError> {
     if let Some(magazine) = caller.magazine
-        && let Some(hint) = magazine.pop()
+        && let Some((hint, popped)) = magazine.pop()
     {
+        if popped.is_multiple_of(TICK_EVERY) {
+            tick();
+        }
         if let Some(taken) = claim(core, hint, caller.site, caller.stamp()) {
-            if magazine.popped().is_multiple_of(TICK_EVERY) {
-                tick();
-            }
             return Ok(taken);
         }
         magazine.note_stale();
@@ -108,7 +108,7 @@ pub(crate) fn allocate_slow(core: &'static Core, mut caller: Caller) -> Result<T
 /// Own hints, then the depot's, then those of others.
 fn from_magazine(core: &Core, magazine: &Magazine, caller: &Caller) -> Option<Taken> {
     loop {
-        while let Some(hint) = magazine.pop() {
+        while let Some((hint, _)) = magazine.pop() {
             if let Some(taken) = claim(core, hint, caller.site, caller.stamp()) {
                 magazine.note_late();
                 return Some(taken);

@@ -103,7 +103,6 @@ impl<T: 'static> Lease<T> {
     #[inline(always)]
     pub(crate) fn release_to(self, magazine: &Magazine, site: Site) {
         let lease = ManuallyDrop::new(self);
-        magazine.make_room(lease.core);
         release::release_through::<T>(lease.core, Some(magazine), lease.returned(Some(site)));
     }
 

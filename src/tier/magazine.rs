@@ -123,20 +123,14 @@ impl Magazine {
         (self.top() & LEN) as usize
     }
 
-    /// Hints popped since ever.
+    /// The most recent hint, and how many were popped before it.
     #[inline(always)]
-    pub(crate) fn popped(&self) -> u64 {
-        self.top() / POP
-    }
-
-    /// The most recent hint.
-    #[inline(always)]
-    pub(crate) fn pop(&self) -> Option<Hint> {
+    pub(crate) fn pop(&self) -> Option<(Hint, u64)> {
         let top = self.top();
         let at = ((top & LEN) as usize).checked_sub(1)?;
         let hint = self.hint(at);
         self.set_top(top.wrapping_add(POP - 1));
-        Some(hint)
+        Some((hint, top / POP))
     }
 
     /// Puts a hint on top. False if the magazine is full.

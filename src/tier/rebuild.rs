@@ -62,7 +62,7 @@ pub(crate) unsafe fn vacate<T: 'static>(core: &'static Core, taken: Taken, site:
     // SAFETY: the caller holds a slot of this tier of `T`s, and it has no value. A factory's panic is a failure like
     // any other: the hook has reported it, the slot stays counted.
     if open && unsafe { Payload::<T>::of(core).build(taken.index) }.is_ok() {
-        release::give_back::<T>(core, taken, site);
+        release::give_back::<T>(core, None, taken, site);
     } else {
         quarantine(core, taken.index, taken.word.next(State::Quarantined));
     }

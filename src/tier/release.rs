@@ -50,7 +50,7 @@ pub(crate) fn release_through<T: 'static>(core: &'static Core, magazine: Option<
             return;
         }
     }
-    release_slow::<T>(core, returned, given);
+    release_slow::<T>(core, magazine, returned, given);
 }
 
 /// Pushes the hint that marks a release as under way, unless the tier has one of the flags `unless`, or the magazine is full.
@@ -84,7 +84,7 @@ fn give(core: &Core, taken: &Taken, site: Option<Site>) {
 /// are scarce, the magazine is full, or there is none yet.
 #[cold]
 #[inline(never)]
-fn release_slow<T: 'static>(core: &'static Core, returned: Returned, given: bool) {
+fn release_slow<T: 'static>(core: &'static Core, magazine: Option<&Magazine>, returned: Returned, given: bool) {
     let Returned { taken, site, .. } = returned;
     if given {
         rethrow(close::bury::<T>(core, taken.index, taken.word.next(State::Free)).err());
@@ -92,13 +92,19 @@ fn release_slow<T: 'static>(core: &'static Core, returned: Returned, given: bool
     }
     // SAFETY: by the caller's type and contract it holds `taken`, a slot of a tier of `T`s, and its value.
     if unsafe { rebuild::prepare::<T>(core, &returned) } {
-        give_back::<T>(core, taken, site);
+        give_back::<T>(core, magazine, taken, site);
     }
 }
 
-/// Gives a leased slot, with a value fit for the next user, back through the thread's magazine, attaching one if need be.
-pub(crate) fn give_back<T: 'static>(core: &'static Core, taken: Taken, site: Option<Site>) {
-    let Some(magazine) = attach::attach(core) else {
+/// Gives a leased slot, with a value fit for the next user, back through `magazine`, or else the thread's, attaching one if
+/// need be.
+pub(crate) fn give_back<T: 'static>(
+    core: &'static Core,
+    magazine: Option<&Magazine>,
+    taken: Taken,
+    site: Option<Site>,
+) {
+    let Some(magazine) = magazine.or_else(|| attach::attach(core)) else {
         return give_counted::<T>(core, None, taken, site);
     };
     magazine.make_room(core);
