@@ -11,7 +11,8 @@ use tierpool_benches::payload::Bytes;
 use tierpool_benches::report::row::{self, Row};
 use tierpool_benches::report::{bars, json, table};
 use tierpool_benches::run::cast::{Cast, FALLBACK};
-use tierpool_benches::run::runner;
+use tierpool_benches::run::runner::{self, Runner};
+use tierpool_benches::run::series::Series;
 use tierpool_benches::subject::Kind;
 use tierpool_benches::workload::{self, CAPACITY, Plan, Workload, check, memory, refuse};
 
@@ -24,7 +25,7 @@ usage: compare [--json] [--only WORKLOAD[,WORKLOAD]] [--quick] [--rounds N] [--l
   --json    one object a line in the place of tables; the bars go to the error output
   --only    these workloads only, on 1 and 2 threads
   --quick   a smoke run of some seconds, for CI; not for numbers
-  --rounds  rounds of batches in the place of 41
+  --rounds  rounds of batches in the place of 60
   --list    name the workloads";
 
 fn main() {
@@ -73,16 +74,25 @@ enum Task {
 #[derive(Clone, Copy)]
 struct Scale {
     rounds: usize,
+    /// Rounds of one sitting.
+    sitting: usize,
     samples: u64,
     target: Duration,
     singles: u64,
     quick: bool,
 }
 
-const FULL: Scale =
-    Scale { rounds: 41, samples: 8, target: Duration::from_micros(500), singles: 10_000_000, quick: false };
+const FULL: Scale = Scale {
+    rounds: 60,
+    sitting: 10,
+    samples: 8,
+    target: Duration::from_micros(500),
+    singles: 10_000_000,
+    quick: false,
+};
 
-const QUICK: Scale = Scale { rounds: 3, samples: 3, target: Duration::from_micros(100), singles: 60_000, quick: true };
+const QUICK: Scale =
+    Scale { rounds: 3, sitting: 2, samples: 3, target: Duration::from_micros(100), singles: 60_000, quick: true };
 
 impl Options {
     fn parse() -> Result<Self, String> {
@@ -156,45 +166,49 @@ fn compare(options: &Options) {
     eprintln!("{:.0} s", start.elapsed().as_secs_f64());
 }
 
-/// Runs the rounds of one workload.
+/// Runs the rounds of one workload, in several sittings: each has new pools and new threads, since where their memory
+/// happens to lie can be worth more than a nanosecond.
 fn timed(workload: &Workload, scale: Scale) -> Vec<Row> {
-    let mut cast = Cast::new(scale.target, None);
-    let singles = match workload.plan {
-        Plan::Batches(fill) => {
-            fill(&mut cast);
-            false
-        }
-        Plan::Singles(fill) => {
-            fill(&mut cast);
-            true
-        }
+    let (fill, singles) = match workload.plan {
+        Plan::Batches(fill) => (fill, false),
+        Plan::Singles(fill) => (fill, true),
         Plan::Memory => unreachable!("memory is weighed"),
     };
-    if cast.runners.iter().any(|runner| runner.kind == Kind::Ours) {
-        let mut arguments = vec!["--serve".into(), workload.name.into()];
-        arguments.push(workload.threads.to_string());
-        arguments.extend(scale.quick.then(|| "--quick".into()));
-        cast.add_fallback(&arguments);
-    }
-
     let order = if singles { scale.singles / scale.rounds as u64 } else { scale.samples };
+    let mut cast = Cast::new(scale.target, None);
+    let mut tallies: Vec<(&str, Kind, Series)> = Vec::new();
     for round in 0..scale.rounds {
-        progress(&format!(
-            "{}, {} thread(s): round {} of {}",
-            workload.name,
-            workload.threads,
-            round + 1,
-            scale.rounds
-        ));
-        cast.round(round, order);
+        if round.is_multiple_of(scale.sitting) {
+            cast.clear();
+            fill(&mut cast);
+            if cast.runners.iter().any(|runner| runner.kind == Kind::Ours) {
+                cast.add_fallback(&serving(workload, scale));
+            }
+            let none = |runner: &Runner| (runner.name, runner.kind, Series::default());
+            if tallies.is_empty() {
+                tallies = cast.runners.iter().map(none).collect();
+            }
+        }
+        let Workload { name, threads, .. } = workload;
+        progress(&format!("{name}, {threads} thread(s): round {} of {}", round + 1, scale.rounds));
+        cast.round(round, order, |place, samples| tallies[place].2.extend(samples));
     }
     let make = if singles { Row::of_singles } else { Row::of_batches };
-    let rows = cast.runners.iter().map(|runner| make(workload.name, workload.threads, runner));
-    let mut rows: Vec<Row> = rows.collect();
+    let row = |(subject, kind, series): &(&'static str, Kind, Series)| {
+        make(workload.name, workload.threads, subject, *kind, series)
+    };
+    let mut rows: Vec<Row> = tallies.iter().map(row).collect();
     if workload.name == "refuse" {
         add_heap_allocations(&mut rows);
     }
     rows
+}
+
+/// The command line that makes a child [`serve`] this workload.
+fn serving(workload: &Workload, scale: Scale) -> Vec<String> {
+    let mut arguments = vec!["--serve".into(), workload.name.into(), workload.threads.to_string()];
+    arguments.extend(scale.quick.then(|| "--quick".into()));
+    arguments
 }
 
 /// Counts, apart from the timing, what a refusal takes from the heap.

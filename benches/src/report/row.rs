@@ -1,6 +1,6 @@
 //! One row: a subject in a workload, with its ratios to the best peers of the same run.
 
-use crate::run::runner::Runner;
+use crate::run::series::Series;
 use crate::subject::Kind;
 use crate::workload::floor::ATOMIC_ADD;
 
@@ -40,19 +40,29 @@ pub struct Ratios {
 
 impl Row {
     /// A row of batches: the samples' median, 99th percentile, least, and median distance from the median.
-    pub fn of_batches(workload: &'static str, threads: usize, runner: &Runner) -> Self {
-        let series = &runner.series;
+    pub fn of_batches(
+        workload: &'static str,
+        threads: usize,
+        subject: &'static str,
+        kind: Kind,
+        series: &Series,
+    ) -> Self {
         let extras = vec![("ns_min", series.min()), ("spread", series.spread())];
-        let (median, p99) = (series.median(), series.quantile(0.99));
-        Self::new(workload, threads, runner.name, runner.kind, (median, p99), extras)
+        let times = (series.median(), series.quantile(0.99));
+        Self::new(workload, threads, subject, kind, times, extras)
     }
 
     /// A row of single operations: their median and the slow ones.
-    pub fn of_singles(workload: &'static str, threads: usize, runner: &Runner) -> Self {
-        let series = &runner.series;
+    pub fn of_singles(
+        workload: &'static str,
+        threads: usize,
+        subject: &'static str,
+        kind: Kind,
+        series: &Series,
+    ) -> Self {
         let extras = vec![("ns_p99_99", series.quantile(0.9999)), ("ns_max", series.max())];
-        let (median, p99) = (series.median(), series.quantile(0.99));
-        Self::new(workload, threads, runner.name, runner.kind, (median, p99), extras)
+        let times = (series.median(), series.quantile(0.99));
+        Self::new(workload, threads, subject, kind, times, extras)
     }
 
     /// A row without ratios yet.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::orders::Orders;
 use super::runner::Runner;
+use super::series::Sample;
 use crate::subject::Kind;
 
 /// The subject that needs a process of its own: tierpool with the portable fence.
@@ -41,13 +42,17 @@ impl Cast {
         }
     }
 
-    /// One round: every runner is asked once, starting with another one each time.
-    pub fn round(&mut self, number: usize, order: u64) {
+    /// Ends all runners; the cast can be filled again.
+    pub fn clear(&mut self) {
+        self.runners.clear();
+    }
+
+    /// One round: every runner is asked once, starting with another one each time; `each` gets its place and its samples.
+    pub fn round(&mut self, number: usize, order: u64, mut each: impl FnMut(usize, Vec<Sample>)) {
         let count = self.runners.len();
         for turn in 0..count {
-            let runner = &mut self.runners[(number + turn) % count];
-            let samples = runner.ask(order);
-            runner.series.extend(samples);
+            let place = (number + turn) % count;
+            each(place, self.runners[place].ask(order));
         }
     }
 }

@@ -8,7 +8,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use super::orders::Orders;
-use super::series::{Sample, Series};
+use super::series::Sample;
 use crate::subject::Kind;
 
 /// One subject in one workload.
@@ -17,8 +17,6 @@ pub struct Runner {
     pub name: &'static str,
     /// What it is.
     pub kind: Kind,
-    /// What it has answered.
-    pub series: Series,
     link: Link,
 }
 
@@ -42,7 +40,7 @@ impl Runner {
             .spawn(move || work(Orders { asked, answers, target }))
             .expect("a thread for a runner");
         let link = Link::Thread(Some(ask), answered, Some(thread));
-        Self { name, kind, series: Series::default(), link }
+        Self { name, kind, link }
     }
 
     /// A runner in a process of its own: this program again, with `arguments` and `variable` set. It is asked a number a
@@ -57,7 +55,7 @@ impl Runner {
             .expect("this program again");
         let ask = child.stdin.take();
         let answers = BufReader::new(child.stdout.take().expect("a piped output"));
-        Self { name, kind, series: Series::default(), link: Link::Process(child, ask, answers) }
+        Self { name, kind, link: Link::Process(child, ask, answers) }
     }
 
     /// Gives an order and waits for its samples.
