@@ -15,7 +15,7 @@ use super::lease::Lease;
 use super::magazine::{Hint, Magazine};
 use super::release;
 use super::scarcity;
-use super::values::{Payload, rethrow};
+use super::values::{InOut, Payload, rethrow};
 use crate::error::AllocateError;
 use crate::slot::header::Site;
 use crate::sync::Ordering;
@@ -30,7 +30,7 @@ pub struct Leases<T: 'static> {
     core: Option<&'static Core>,
     taken: Vec<Taken>,
     born_in_panic: bool,
-    _values: PhantomData<T>,
+    _values: InOut<T>,
 }
 
 // SAFETY: as for `Lease`: the only way to the values.

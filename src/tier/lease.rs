@@ -10,7 +10,7 @@ use super::allocate::Taken;
 use super::core::{Core, flags};
 use super::magazine::Magazine;
 use super::release::Returned;
-use super::values::{Payload, rethrow};
+use super::values::{InOut, Payload, rethrow};
 use super::{close, rebuild, release};
 use crate::slot::handle::Handle;
 use crate::slot::header::Site;
@@ -34,7 +34,7 @@ pub struct Lease<T: 'static> {
     /// 1 if the thread was panicking when the lease was made; kept only if the tier watches panics. A `bool` would leave
     /// three bytes of padding, which are copied one by one.
     born_in_panic: u32,
-    _value: PhantomData<T>,
+    _value: InOut<T>,
 }
 
 const _: () = assert!(size_of::<Option<Lease<u8>>>() == 24);

@@ -35,6 +35,7 @@ use self::core::Core;
 use self::lease::Lease;
 use self::local::Local;
 use self::report::{Holder, Snapshot};
+use self::values::InOut;
 use crate::error::{AllocateError, CloseError, HandleError};
 use crate::slot::handle::Handle;
 use crate::sync::Ordering;
@@ -68,7 +69,7 @@ use crate::sync::atomic::fence;
 /// ```
 pub struct Tier<T: Send + 'static> {
     core: &'static Core,
-    _values: PhantomData<T>,
+    _values: InOut<T>,
 }
 
 // SAFETY: a tier hands values to one thread at a time, by move; it gives no access to them itself.

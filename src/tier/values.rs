@@ -11,6 +11,28 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use super::core::{Core, Incarnation};
 
+/// In whatever gives access to values of a tier: they go in and out, like those of a `Mutex`, so a `Tier<T>` or `Lease<T>` must
+/// not pass for one of a supertype. Else safe code could put a function that only takes `&'static u8` where another
+/// user of the same tier finds one that takes any `&u8`:
+///
+/// ```compile_fail,E0308
+/// # use tierpool::Tier;
+/// fn narrow(tier: Tier<fn(&u8)>) -> Tier<fn(&'static u8)> { tier }
+/// ```
+/// ```compile_fail,E0308
+/// # use tierpool::Lease;
+/// fn narrow(lease: Lease<fn(&u8)>) -> Lease<fn(&'static u8)> { lease }
+/// ```
+/// ```compile_fail,E0308
+/// # use tierpool::Leases;
+/// fn narrow(leases: Leases<fn(&u8)>) -> Leases<fn(&'static u8)> { leases }
+/// ```
+/// ```compile_fail,E0308
+/// # use tierpool::Local;
+/// fn narrow(local: Local<fn(&u8)>) -> Local<fn(&'static u8)> { local }
+/// ```
+pub(crate) type InOut<T> = PhantomData<fn(T) -> T>;
+
 /// What a fallible factory may fail with.
 pub(crate) type FactoryError = Box<dyn Error + Send + Sync>;
 /// Makes a value for a slot.
