@@ -84,16 +84,21 @@ fn bump(counter: &AtomicU64, by: u64) {
     counter.store(counter.load(Ordering::Relaxed).wrapping_add(by), Ordering::Relaxed);
 }
 
-/// A stack of hints, for the owner.
+/// The two cells, with the orderings that marks need.
+///
+/// A mark may be gone when somebody looks for it, popped or overwritten; then its release is over, and whoever sees what
+/// took its place must see the slot given. So each store here is a Release (the slot was given before it), and
+/// [`Magazine::in_flight`] reads with Acquire. The owner reads what it wrote itself, thieves read hints: Relaxed.
 impl Magazine {
     #[inline(always)]
-    fn top(&self) -> u64 {
-        self.top.load(Ordering::Relaxed)
+    fn top(&self, ordering: Ordering) -> u64 {
+        self.top.load(ordering)
     }
 
     #[inline(always)]
     fn set_top(&self, top: u64) {
-        self.top.store(top, Ordering::Relaxed);
+        // Release: pairs with the Acquire in `in_flight`; see above.
+        self.top.store(top, Ordering::Release);
     }
 
     #[inline(always)]
@@ -104,31 +109,35 @@ impl Magazine {
     }
 
     #[inline(always)]
-    fn hint(&self, at: usize) -> Hint {
+    fn hint(&self, at: usize, ordering: Ordering) -> Hint {
         let entry = self.entry(at);
-        let index = entry.index.load(Ordering::Relaxed) as u32;
-        Hint { word: Word::from_bits(entry.word.load(Ordering::Relaxed)), index }
+        let index = entry.index.load(ordering) as u32;
+        Hint { word: Word::from_bits(entry.word.load(ordering)), index }
     }
 
     #[inline(always)]
     fn set_hint(&self, at: usize, hint: Hint) {
         let entry = self.entry(at);
-        entry.word.store(hint.word.bits(), Ordering::Relaxed);
-        entry.index.store(u64::from(hint.index), Ordering::Relaxed);
+        // Release: pairs with the Acquire in `in_flight`; see above.
+        entry.word.store(hint.word.bits(), Ordering::Release);
+        entry.index.store(u64::from(hint.index), Ordering::Release);
     }
+}
 
+/// A stack of hints, for the owner.
+impl Magazine {
     /// How many hints there are.
     #[inline(always)]
     pub(crate) fn len(&self) -> usize {
-        (self.top() & LEN) as usize
+        (self.top(Ordering::Relaxed) & LEN) as usize
     }
 
     /// The most recent hint, and how many were popped before it.
     #[inline(always)]
     pub(crate) fn pop(&self) -> Option<(Hint, u64)> {
-        let top = self.top();
+        let top = self.top(Ordering::Relaxed);
         let at = ((top & LEN) as usize).checked_sub(1)?;
-        let hint = self.hint(at);
+        let hint = self.hint(at, Ordering::Relaxed);
         self.set_top(top.wrapping_add(POP - 1));
         Some((hint, top / POP))
     }
@@ -136,7 +145,7 @@ impl Magazine {
     /// Puts a hint on top. False if the magazine is full.
     #[inline(always)]
     pub(crate) fn push(&self, hint: Hint) -> bool {
-        let top = self.top();
+        let top = self.top(Ordering::Relaxed);
         let at = (top & LEN) as usize;
         if at >= MAGAZINE {
             return false;
@@ -149,17 +158,17 @@ impl Magazine {
     /// Takes the last push back; it was not a release after all.
     #[inline]
     pub(crate) fn unpush(&self) {
-        self.set_top(self.top() - 1);
+        self.set_top(self.top(Ordering::Relaxed) - 1);
     }
 
     /// Pops up to `most` hints and shows them to `each`, which says whether its hint was good. Returns how many.
     #[inline]
     pub(crate) fn pop_many(&self, most: usize, mut each: impl FnMut(Hint) -> bool) -> usize {
-        let top = self.top();
+        let top = self.top(Ordering::Relaxed);
         let len = (top & LEN) as usize;
         let count = len.min(most);
         self.set_top(top.wrapping_add(count as u64 * (POP - 1)));
-        let good = (len - count..len).rev().filter(|&at| each(self.hint(at))).count();
+        let good = (len - count..len).rev().filter(|&at| each(self.hint(at, Ordering::Relaxed))).count();
         bump(&self.stale, (count - good) as u64);
         count
     }
@@ -190,7 +199,7 @@ impl Magazine {
                 break;
             }
         }
-        self.set_top(self.top() + len as u64);
+        self.set_top(self.top(Ordering::Relaxed) + len as u64);
         bump(&self.moved, (len as u64).wrapping_neg());
         len > 0
     }
@@ -208,8 +217,8 @@ impl Magazine {
     fn flush(&self, core: &Core) {
         let len = self.len();
         let rest = len.saturating_sub(BATCH);
-        core.depot.store((rest..len).map(|at| self.hint(at).index));
-        self.set_top(self.top() - (len - rest) as u64);
+        core.depot.store((rest..len).map(|at| self.hint(at, Ordering::Relaxed).index));
+        self.set_top(self.top(Ordering::Relaxed) - (len - rest) as u64);
         bump(&self.moved, (len - rest) as u64);
     }
 }
@@ -279,7 +288,7 @@ impl Magazine {
     pub(crate) fn peek(&self, core: &Core, mut each: impl FnMut(Hint) -> bool) {
         let mut left = LOOT;
         for at in 0..self.len().min(MAGAZINE) {
-            let hint = self.hint(at);
+            let hint = self.hint(at, Ordering::Relaxed);
             if hint.word.is_free() && core.header(hint.index).word() == hint.word {
                 left -= 1;
                 if !each(hint) || left == 0 {
@@ -294,13 +303,15 @@ impl Magazine {
     ///
     /// To be called after a heavy fence; see [`scarcity`](super::scarcity).
     pub(crate) fn in_flight(&self, core: &Core) -> bool {
+        // Acquire: pairs with the Release in `set_top` and `set_hint`; if a mark is gone, its slot is seen given.
+        let len = (self.top(Ordering::Acquire) & LEN) as usize;
         let marks = |at| {
-            let hint = self.hint(at);
+            let hint = self.hint(at, Ordering::Acquire);
             let word = core.header(hint.index).word();
             word.is(State::Leased) && word.next(State::Free) == hint.word
         };
         // Acquire: pairs with the Release in `set_bulk`; if a bulk has ended, its slots are seen free.
-        self.bulk.load(Ordering::Acquire) != 0 || (0..self.len().min(MAGAZINE)).any(marks)
+        self.bulk.load(Ordering::Acquire) != 0 || (0..len.min(MAGAZINE)).any(marks)
     }
 
     /// Whether somebody owns it.
@@ -310,7 +321,7 @@ impl Magazine {
 
     /// Allocations served at once, allocations served at all, slots released.
     pub(crate) fn counts(&self) -> (u64, u64, u64) {
-        let (top, moved) = (self.top(), self.moved.load(Ordering::Relaxed));
+        let (top, moved) = (self.top(Ordering::Relaxed), self.moved.load(Ordering::Relaxed));
         let hits = (top / POP).wrapping_sub(self.stale.load(Ordering::Relaxed));
         let releases = (top & LEN).wrapping_add(top / POP).wrapping_add(moved);
         (hits, hits.wrapping_add(self.missed.load(Ordering::Relaxed)), releases)
