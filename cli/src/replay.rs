@@ -51,6 +51,15 @@ pub struct Counts {
     pub refusals: u64,
 }
 
+impl Counts {
+    fn add(&mut self, other: Counts) {
+        self.allocations += other.allocations;
+        self.releases += other.releases;
+        self.double_releases += other.double_releases;
+        self.refusals += other.refusals;
+    }
+}
+
 /// Leaks of one size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeakGroup {
@@ -135,9 +144,10 @@ pub enum ReplayError {
     NotCaught,
     /// tierpool's own counts are wrong.
     #[error(
-        "the replay made {} allocations and {} releases and holds {}, but the tiers counted {}, {} and {}: \
-         this is a fault in tierpool, please report it",
-        counts.allocations, counts.releases, held, totals.allocations, totals.releases, totals.leased
+        "the replay was served {} times, refused {} times, released {} times and holds {held}, but the tiers counted \
+         {}, {}, {} and {}: this is a fault in tierpool, please report it",
+        counts.allocations, counts.refusals, counts.releases,
+        totals.allocations, totals.refusals, totals.releases, totals.leased
     )]
     Miscounted {
         /// What the replay did.
@@ -185,6 +195,12 @@ pub fn replay(trace: &Trace, options: Options, clock: &Clock, progress: Progress
     if rounds.failed.load(Relaxed) {
         return Err(ReplayError::NotCaught);
     }
+    // All is given back: the tiers must hold nothing, and have counted what the threads did.
+    let mut all = played.counts;
+    all.allocations += counts.allocations;
+    all.refusals += counts.refusals;
+    all.releases = all.allocations;
+    check(all, 0, after)?;
     let rounds = rounds.played.load(Relaxed);
     let tierpool = played.tierpool.timings(trace.len());
     let system = played.system.timings(trace.len());
@@ -229,14 +245,7 @@ fn census(tiers: &Tiers, trace: &Trace, clock: &Clock) -> Result<(Counts, Vec<Le
         return Err(ReplayError::NotCaught);
     }
     let held = table.held.iter().flatten().count() as u64;
-    let totals = tiers.totals();
-    let agrees = totals.allocations == counts.allocations
-        && totals.releases == counts.releases
-        && totals.refusals == counts.refusals
-        && totals.leased == held;
-    if !agrees || held != counts.allocations - counts.releases {
-        return Err(ReplayError::Miscounted { counts, held, totals });
-    }
+    check(counts, held, tiers.totals())?;
     let mut groups: BTreeMap<u32, LeakGroup> = BTreeMap::new();
     for leak in trace.leaks().iter().filter(|leak| table.held[leak.place as usize].is_some()) {
         let group = LeakGroup { size: leak.size, count: 0, first_line: leak.line };
@@ -245,6 +254,16 @@ fn census(tiers: &Tiers, trace: &Trace, clock: &Clock) -> Result<(Counts, Vec<Le
     let mut leaks: Vec<LeakGroup> = groups.into_values().collect();
     leaks.sort_by_key(|group| std::cmp::Reverse(u64::from(group.size) * group.count));
     Ok((counts, leaks))
+}
+
+/// Compares what the tiers have counted with what was done to them.
+fn check(counts: Counts, held: u64, totals: Totals) -> Result<(), ReplayError> {
+    let agrees = totals.allocations == counts.allocations
+        && totals.releases == counts.releases
+        && totals.refusals == counts.refusals
+        && totals.leased == held
+        && held == counts.allocations - counts.releases;
+    if agrees { Ok(()) } else { Err(ReplayError::Miscounted { counts, held, totals }) }
 }
 
 /// One side of the comparison: something that gives memory and takes it back.
@@ -471,6 +490,8 @@ struct Played<'a> {
     tierpool: Stopwatch<'a>,
     system: Stopwatch<'a>,
     nothing: Stopwatch<'a>,
+    /// All passes through the tiers together.
+    counts: Counts,
 }
 
 impl Played<'_> {
@@ -478,6 +499,7 @@ impl Played<'_> {
         self.tierpool.merge(other.tierpool);
         self.system.merge(other.system);
         self.nothing.merge(other.nothing);
+        self.counts.add(other.counts);
     }
 }
 
@@ -508,7 +530,8 @@ impl<'a> Rounds<'a> {
     fn play(&self, thread: usize) -> Played<'a> {
         let _guard = EndOnPanic;
         let stopwatch = || Stopwatch::new(self.clock);
-        let mut played = Played { tierpool: stopwatch(), system: stopwatch(), nothing: stopwatch() };
+        let mut played =
+            Played { tierpool: stopwatch(), system: stopwatch(), nothing: stopwatch(), counts: Counts::default() };
         let mut slots = Table::new(self.trace);
         let mut blocks = Table::new(self.trace);
         let mut nothing = Table::new(self.trace);
@@ -523,13 +546,14 @@ impl<'a> Rounds<'a> {
                 };
                 self.barrier.wait();
                 // Who goes first changes from round to round, since the second finds the trace in the cache.
+                let (tiers, trace, played) = (self.tiers, self.trace, &mut played);
                 match (turn + round) % PASSES {
-                    0 => pass::<_, true>(self.tiers, self.trace, &mut slots, &mut played.tierpool, &progress),
-                    1 => pass::<_, true>(&System, self.trace, &mut blocks, &mut played.system, &progress),
-                    2 => pass::<_, false>(self.tiers, self.trace, &mut slots, &mut played.tierpool, &progress),
-                    3 => pass::<_, false>(&System, self.trace, &mut blocks, &mut played.system, &progress),
-                    _ => pass::<_, false>(&Nothing, self.trace, &mut nothing, &mut played.nothing, &progress),
-                };
+                    0 => played.counts.add(pass::<_, true>(tiers, trace, &mut slots, &mut played.tierpool, &progress)),
+                    1 => played.counts.add(pass::<_, false>(tiers, trace, &mut slots, &mut played.tierpool, &progress)),
+                    2 => _ = pass::<_, true>(&System, trace, &mut blocks, &mut played.system, &progress),
+                    3 => _ = pass::<_, false>(&System, trace, &mut blocks, &mut played.system, &progress),
+                    _ => _ = pass::<_, false>(&Nothing, trace, &mut nothing, &mut played.nothing, &progress),
+                }
                 self.barrier.wait();
                 slots.clear();
                 blocks.clear();

@@ -119,7 +119,7 @@ mod goals {
     pub const ALLOCATE_NANOS: f64 = 5e6;
     pub const RELEASE_NANOS: f64 = 3e6;
     pub const HIT_RATE: f64 = 0.85;
-    pub const OVERHEAD_BYTES: u64 = 50 << 20;
+    pub const OVERHEAD_BYTES: u64 = 50_000_000;
     pub const CLOSE_NANOS: f64 = 100e6;
 }
 
@@ -150,7 +150,8 @@ fn write_text(out: &mut String, file: &str, outcome: &Outcome) -> std::fmt::Resu
     writeln!(out, "\n{}", times(&outcome.tierpool, &outcome.system).trim_fmt())?;
     writeln!(
         out,
-        "  Averages include {} for the replay itself, the others {} for the clock. Both sides write a byte.",
+        "  Averages include {} for the replay itself, the rest {} for the clock.\n  \
+         Both sides write one byte to what they allocate.",
         nanos(outcome.replay_cost),
         nanos(outcome.clock_cost)
     )?;
@@ -160,8 +161,8 @@ fn write_text(out: &mut String, file: &str, outcome: &Outcome) -> std::fmt::Resu
 
 fn times(tierpool: &Timings, system: &Timings) -> Table {
     let mut table = plain();
-    table.set_header(bold(["one operation takes", "", "average", "median", "99 %", "99.99 %", "slowest"]));
-    table.add_row(["allocate or release", "tierpool", &nanos(tierpool.operation)]);
+    table.set_header(bold(["one operation", "", "average", "median", "99 %", "99.99 %", "slowest"]));
+    table.add_row(["either", "tierpool", &nanos(tierpool.operation)]);
     table.add_row(["", "system", &nanos(system.operation)]);
     for (operation, who, times) in [
         ("allocate", "tierpool", tierpool.allocate),
@@ -189,14 +190,9 @@ fn findings(outcome: &Outcome) -> Table {
         table.add_row([name.to_owned(), value]);
     };
     if counts.refusals + outcome.timed_refusals > 0 {
-        row(
-            "refused for want of slots",
-            format!(
-                "{}; {} in all rounds; --capacity gives more slots",
-                counted(counts.refusals, "allocation"),
-                count(outcome.timed_refusals)
-            ),
-        );
+        let timed = count(outcome.timed_refusals);
+        row("refused, no slot left", format!("{}; {timed} in all rounds", counted(counts.refusals, "allocation")));
+        row("", "--capacity gives more slots".to_owned());
     }
     row(
         "double releases caught",
@@ -206,23 +202,12 @@ fn findings(outcome: &Outcome) -> Table {
         },
     );
     row("leaked", leaks(outcome));
-    row("served by a thread's own magazine", percent(outcome.hit_rate));
-    row(
-        "memory",
-        format!(
-            "{} in {} of {}, and {} of bookkeeping",
-            bytes(outcome.payload_bytes),
-            counted(outcome.slots, "slot"),
-            counted(outcome.tiers as u64, "tier"),
-            bytes(outcome.overhead_bytes)
-        ),
-    );
+    let (slots, tiers) = (counted(outcome.slots, "slot"), counted(outcome.tiers as u64, "tier"));
+    row("memory of the slots", format!("{} in {slots} of {tiers}", bytes(outcome.payload_bytes)));
     let peak = outcome.peak;
     let wasted = if peak.slots == 0 { 0.0 } else { (peak.slots - peak.asked) as f64 / peak.slots as f64 };
-    row(
-        "in use at the peak",
-        format!("{} in slots of {}: rounding up wastes {}", bytes(peak.asked), bytes(peak.slots), percent(wasted)),
-    );
+    let (asked, slots, wasted) = (bytes(peak.asked), bytes(peak.slots), percent(wasted));
+    row("the trace's peak", format!("{asked} in slots of {slots}: {wasted} is rounding"));
     let skipped = outcome.skipped;
     let parts: Vec<String> = [
         (skipped.unknown_releases, "release of an unknown block"),
@@ -285,7 +270,7 @@ fn against_goals(outcome: &Outcome) -> Table {
     );
     row(
         "bookkeeping",
-        format!("< {}", bytes(goals::OVERHEAD_BYTES)),
+        format!("< {} MB", goals::OVERHEAD_BYTES / 1_000_000),
         Some(bytes(outcome.overhead_bytes)),
         outcome.overhead_bytes < goals::OVERHEAD_BYTES,
     );
