@@ -34,7 +34,8 @@ pub(crate) fn attach(core: &'static Core, handle: Handle) -> Result<Taken, Handl
     if handle.tier() != core.id {
         return Err(HandleError::Foreign { handle, tier: core.incarnation().name });
     }
-    let Some(header) = core.headers().get(handle.index() as usize) else {
+    // Of all the block's headers: a tier that lived here before may have had more slots, and its handles are stale.
+    let Some(header) = core.header_checked(handle.index()) else {
         return Err(HandleError::Forged { handle });
     };
     let detached = Word::new(handle.generation(), State::Detached);
