@@ -84,7 +84,7 @@ mod imp {
     /// Every running thread of the process executes a full fence.
     pub(super) fn barrier() {
         let call = || membarrier(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED);
-        if !call() && !(register() && call()) {
+        if !(call() || register() && call()) {
             // A sandbox installed after the first tier was built took the call away. Light fences are compiled
             // into running threads and cannot be made heavier now; but a store leaves its core's store buffer in
             // far less than a microsecond, and every context switch drains it. Wait much longer than that.

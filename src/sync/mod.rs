@@ -2,7 +2,7 @@
 //!
 //! Every other file takes them from here, so what loom explores is the code that ships. Three things are not
 //! modelled, and are plain `std` in both builds: the coarse clock, the thread names and the registry of control
-//! blocks. They carry no guarantee of [`DESIGN`](crate::docs::architecture) by their ordering.
+//! blocks. They carry no guarantee of the architecture by their ordering.
 
 pub(crate) mod arena;
 pub(crate) mod fence;

@@ -3,7 +3,7 @@
 //! Hot: pop a hint from the thread's magazine, claim its slot by compare-exchange, write who holds it. When that fails,
 //! [`allocate_slow`] looks ever further: the exact count (a tier known to be empty refuses at once), the rest of the
 //! magazine, the depot, the other threads' magazines, every slot's word, a slot without value that the factory might fill
-//! now. Only [`scarcity`](super::scarcity) refuses.
+//! now. Only [`scarcity`] refuses.
 
 use super::attach;
 use super::core::{Core, flags};

@@ -112,7 +112,7 @@ pub struct Holder {
     /// Leased or detached.
     pub state: State,
     /// How long ago it was allocated, by the coarse clock: never too small, and too large by no more than the clock
-    /// stood still before the allocation. See [`clock`](crate::clock).
+    /// stood still before the allocation. See [`clock`].
     pub age: Duration,
     /// The line that allocated it.
     pub site: Option<&'static Location<'static>>,
