@@ -13,6 +13,7 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use serde::Serialize;
 use tierpool::Lease;
 
 use crate::clock::{Clock, Percentiles, Recorder};
@@ -61,14 +62,24 @@ impl Counts {
 }
 
 /// Leaks of one size.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct LeakGroup {
     /// Bytes asked for.
     pub size: u32,
-    /// How many allocations.
-    pub count: u64,
-    /// The line of the trace that made the first of them.
-    pub first_line: u64,
+    /// The lines of the trace that allocated them, one for each leak.
+    pub lines: Vec<u64>,
+}
+
+impl LeakGroup {
+    /// How many leaks.
+    pub fn count(&self) -> u64 {
+        self.lines.len() as u64
+    }
+
+    /// Bytes of all of them.
+    pub fn bytes(&self) -> u64 {
+        u64::from(self.size) * self.count()
+    }
 }
 
 /// How long one side took.
@@ -248,11 +259,11 @@ fn census(tiers: &Tiers, trace: &Trace, clock: &Clock) -> Result<(Counts, Vec<Le
     check(counts, held, tiers.totals())?;
     let mut groups: BTreeMap<u32, LeakGroup> = BTreeMap::new();
     for leak in trace.leaks().iter().filter(|leak| table.held[leak.place as usize].is_some()) {
-        let group = LeakGroup { size: leak.size, count: 0, first_line: leak.line };
-        groups.entry(leak.size).or_insert(group).count += 1;
+        let group = groups.entry(leak.size).or_insert_with(|| LeakGroup { size: leak.size, lines: Vec::new() });
+        group.lines.push(leak.line);
     }
     let mut leaks: Vec<LeakGroup> = groups.into_values().collect();
-    leaks.sort_by_key(|group| std::cmp::Reverse(u64::from(group.size) * group.count));
+    leaks.sort_by_key(|group| std::cmp::Reverse(group.bytes()));
     Ok((counts, leaks))
 }
 

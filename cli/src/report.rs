@@ -6,7 +6,7 @@ use comfy_table::{Attribute, Cell, CellAlignment, ContentArrangement, LineStyle,
 use serde::Serialize;
 
 use crate::clock::Percentiles;
-use crate::replay::{Outcome, Timings};
+use crate::replay::{LeakGroup, Outcome, Timings};
 use crate::units::{bytes, count, counted, nanos, percent};
 
 /// One replay as a JSON object, whose keys are a promise to scripts.
@@ -22,6 +22,8 @@ pub struct Json<'a> {
     pub double_releases: u64,
     /// Allocations of one pass that were never released.
     pub leaked: u64,
+    /// What leaked, by size.
+    pub leaks: &'a [LeakGroup],
     /// Allocations of one pass that were refused, for want of slots.
     pub refusals: u64,
     /// Lines of the file that could not be repeated.
@@ -84,7 +86,7 @@ impl From<Percentiles> for JsonPercentiles {
 
 impl<'a> Json<'a> {
     /// What a replay of `file` found.
-    pub fn new(file: &'a str, outcome: &Outcome) -> Self {
+    pub fn new(file: &'a str, outcome: &'a Outcome) -> Self {
         let counts = outcome.counts;
         Json {
             file,
@@ -92,6 +94,7 @@ impl<'a> Json<'a> {
             releases: counts.releases,
             double_releases: counts.double_releases,
             leaked: outcome.leaked(),
+            leaks: &outcome.leaks,
             refusals: counts.refusals,
             skipped: outcome.skipped.total(),
             hit_rate: outcome.hit_rate,
@@ -125,6 +128,8 @@ mod goals {
 
 /// How many sizes of leaks are listed.
 const LEAKS_SHOWN: usize = 3;
+/// How many lines of the trace are listed for each.
+const LINES_SHOWN: usize = 3;
 
 /// One replay as text for a terminal, a screen at most.
 pub fn text(file: &str, outcome: &Outcome) -> String {
@@ -220,7 +225,7 @@ fn findings(outcome: &Outcome) -> Table {
     .map(|(number, what)| format!("{} × {what}", count(*number)))
     .collect();
     if !parts.is_empty() {
-        row("in the file, but not replayed", parts.join("\n"));
+        row("not replayed", parts.join("\n"));
     }
     table
 }
@@ -229,15 +234,18 @@ fn leaks(outcome: &Outcome) -> String {
     if outcome.leaks.is_empty() {
         return "nothing".to_owned();
     }
-    let total: u64 = outcome.leaks.iter().map(|group| u64::from(group.size) * group.count).sum();
+    let total: u64 = outcome.leaks.iter().map(LeakGroup::bytes).sum();
     let mut text = format!("{}, {}", counted(outcome.leaked(), "allocation"), bytes(total));
     for group in outcome.leaks.iter().take(LEAKS_SHOWN) {
-        let first = if group.count > 1 { "the first on line" } else { "on line" };
-        let _ = write!(text, "\n{} × {}, {first} {}", count(group.count), bytes(group.size.into()), group.first_line);
+        let shown: Vec<String> = group.lines.iter().take(LINES_SHOWN).map(u64::to_string).collect();
+        let lines = if group.lines.len() == 1 { "line" } else { "lines" };
+        let more = if group.lines.len() > shown.len() { ", …" } else { "" };
+        let (leaks, size) = (count(group.count()), bytes(group.size.into()));
+        let _ = write!(text, "\n{leaks} × {size} from {lines} {}{more}", shown.join(", "));
     }
     let more = &outcome.leaks[outcome.leaks.len().min(LEAKS_SHOWN)..];
     if !more.is_empty() {
-        let leaked = more.iter().map(|group| group.count).sum();
+        let leaked = more.iter().map(LeakGroup::count).sum();
         let _ = write!(text, "\n{} more of {}", count(leaked), counted(more.len() as u64, "other size"));
     }
     text

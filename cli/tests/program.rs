@@ -77,6 +77,7 @@ fn json_tells_the_counts_of_one_pass() {
     let small = scratch.file("small.trace", SMALL);
     let [object] = &json(&[], &[&small])[..] else { panic!("one object") };
     has(object, &[("allocations", 4), ("releases", 2), ("double_releases", 2), ("leaked", 2), ("refusals", 0)]);
+    assert_eq!(object["leaks"], serde_json::json!([{"size": 48, "lines": [6]}, {"size": 0, "lines": [5]}]));
     has(object, &[("skipped", 0), ("threads", 1), ("rounds", 2)]);
     for times in [
         &object["allocate_ns"],
@@ -162,9 +163,16 @@ fn the_report_for_people_explains_itself_on_one_screen() {
     let small = scratch.file("small.trace", SMALL);
     let output = tierpool(&["replay", "--rounds", "1"], &[&small]);
     let text = String::from_utf8(output.stdout).unwrap();
-    for part in
-        ["tierpool", "system", "double releases caught", "2, each refused", "leaked", "on line 5", "goal", "< 50 MB"]
-    {
+    for part in [
+        "tierpool",
+        "system",
+        "double releases caught",
+        "2, each refused",
+        "leaked",
+        "1 × 48 B from line 6",
+        "goal",
+        "< 50 MB",
+    ] {
         assert!(text.contains(part), "{part} in\n{text}");
     }
     assert!(text.lines().count() <= 40 && text.lines().all(|line| line.chars().count() <= 80), "\n{text}");
