@@ -213,9 +213,9 @@ pub fn replay(trace: &Trace, options: Options, clock: &Clock, progress: Progress
     all.releases = all.allocations;
     check(all, 0, after)?;
     let rounds = rounds.played.load(Relaxed);
-    let tierpool = played.tierpool.timings(trace.len());
-    let system = played.system.timings(trace.len());
-    let replay_cost = played.nothing.timings(trace.len()).operation;
+    let tierpool = played.tierpool.timings();
+    let system = played.system.timings();
+    let replay_cost = played.nothing.timings().operation;
     let overhead_bytes = tiers.overhead_bytes();
     // One more pass, untimed, so that the tiers are closed while the leaks are held, as a program's end would.
     let mut table = Table::new(trace);
@@ -251,7 +251,7 @@ pub fn replay(trace: &Trace, options: Options, clock: &Clock, progress: Progress
 fn census(tiers: &Tiers, trace: &Trace, clock: &Clock) -> Result<(Counts, Vec<LeakGroup>), ReplayError> {
     let mut table = Table::new(trace);
     let mut watch = Stopwatch::new(clock);
-    let counts = pass::<_, false>(tiers, trace, &mut table, &mut watch, &|_| {});
+    let counts = pass::<_, true>(tiers, trace, &mut table, &mut watch, &|_| {});
     if watch.missed > 0 {
         return Err(ReplayError::NotCaught);
     }
@@ -379,8 +379,8 @@ struct Stopwatch<'a> {
     clock: &'a Clock,
     allocate: Recorder,
     release: Recorder,
-    /// Ticks of each whole pass.
-    passes: Vec<u64>,
+    /// Ticks an operation of each pass that was timed as a whole.
+    passes: Vec<f64>,
     /// Double releases that were not caught.
     missed: u64,
 }
@@ -397,19 +397,19 @@ impl<'a> Stopwatch<'a> {
         self.missed += other.missed;
     }
 
-    fn timings(mut self, operations: usize) -> Timings {
-        self.passes.sort_unstable();
-        let middle = self.passes.get(self.passes.len() / 2).copied().unwrap_or(0);
+    fn timings(mut self) -> Timings {
+        self.passes.sort_unstable_by(f64::total_cmp);
+        let median = self.passes.get(self.passes.len() / 2).copied().unwrap_or(0.0);
         Timings {
             allocate: self.allocate.percentiles(self.clock),
             release: self.release.percentiles(self.clock),
-            operation: self.clock.nanos(middle) / operations as f64,
+            operation: self.clock.nanos(median),
         }
     }
 }
 
 /// Plays the whole trace once. With `EACH`, the clock is read around every operation, so that only what the recorded
-/// program did is timed and not what the replay adds to it; else around the whole.
+/// program did is timed and not what the replay adds to it; else around the whole, without double releases.
 fn pass<S: Side, const EACH: bool>(
     side: &S,
     trace: &Trace,
@@ -444,6 +444,8 @@ fn pass<S: Side, const EACH: bool>(
                     counts.releases += 1;
                 }
             }
+            // Only one side can do this, so it has no part in a time that is compared.
+            Operation::ReleaseAgain { .. } if !EACH => {}
             Operation::ReleaseAgain { watched } => {
                 let caught = table.watched[watched as usize].and_then(|watched| side.catches(watched));
                 counts.double_releases += u64::from(caught == Some(true));
@@ -452,7 +454,9 @@ fn pass<S: Side, const EACH: bool>(
         }
     }
     if !EACH {
-        watch.passes.push(watch.clock.ticks().saturating_sub(start));
+        let ticks = watch.clock.ticks().saturating_sub(start);
+        let operations = counts.allocations + counts.refusals + counts.releases;
+        watch.passes.push(ticks as f64 / operations as f64);
     }
     counts
 }

@@ -160,6 +160,10 @@ fn write_text(out: &mut String, file: &str, outcome: &Outcome) -> std::fmt::Resu
         nanos(outcome.replay_cost),
         nanos(outcome.clock_cost)
     )?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    if outcome.threads > cores {
+        writeln!(out, "  There are more threads than cores ({cores}): all times include waiting for one.")?;
+    }
     writeln!(out, "\n{}", findings(outcome).trim_fmt())?;
     writeln!(out, "\n{}", against_goals(outcome).trim_fmt())
 }

@@ -312,6 +312,20 @@ proptest! {
     }
 
     #[test]
+    fn no_damage_to_a_real_log_makes_it_panic(
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let mut bytes = VALGRIND.as_bytes().to_vec();
+        for (index, byte) in damage {
+            let index = index.index(bytes.len());
+            bytes[index] = byte;
+        }
+        let _ = trace::parse(&bytes);
+        let _ = trace::parse(&bytes[..cut.index(bytes.len())]);
+    }
+
+    #[test]
     fn no_bytes_make_it_panic(bytes: Vec<u8>) {
         let _ = trace::parse(&bytes);
     }
