@@ -29,6 +29,9 @@ pub(crate) fn init() {
 /// A program without a reclaimer that wants exact ages in [`Tier::holders`](crate::Tier::holders) calls this every
 /// ten milliseconds or so from a loop that it has anyway. Before the first tier is built it does nothing.
 pub fn tick() {
+    if cfg!(loom) {
+        return; // an execution that loom replays must take the same turns, whatever time it is
+    }
     if let Some(start) = START.get() {
         let ticks = start.elapsed().as_millis() / u128::from(TICK_MILLIS);
         // Relaxed: a lone number; readers tolerate any recent value. Truncation is the documented wrap. Two callers

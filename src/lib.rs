@@ -56,6 +56,9 @@
 
 pub mod clock;
 mod error;
+#[cfg(loom)]
+#[doc(hidden)]
+pub mod internals;
 mod slot;
 mod sync;
 mod thread;

@@ -73,7 +73,7 @@ impl ExitGuard {
 
     fn find(&self, core: &Core) -> Option<&'static Magazine> {
         let mut next = self.attached.get();
-        // SAFETY: the list's nodes are boxes that only `drop` below frees, on this thread.
+        // SAFETY: the list's nodes are boxes that only `leave` below frees, on this thread.
         while let Some(attached) = unsafe { next.as_ref() } {
             if ptr::eq(attached.core, core) {
                 return Some(attached.magazine);
@@ -92,10 +92,9 @@ impl ExitGuard {
         }
         Some(magazine)
     }
-}
 
-impl Drop for ExitGuard {
-    fn drop(&mut self) {
+    /// Gives everything back.
+    fn leave(&self) {
         let mut next = self.attached.replace(ptr::null());
         while !next.is_null() {
             // SAFETY: made by `Box::into_raw` in `add`; the list has just been taken from the guard, so each node is
@@ -113,4 +112,17 @@ impl Drop for ExitGuard {
             crate::thread::forget(number);
         }
     }
+}
+
+impl Drop for ExitGuard {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+/// What the end of the calling thread does. `std`'s `join` returns after it; loom's returns before it destroys a thread's
+/// locals, so the models call this last.
+#[cfg(loom)]
+pub(crate) fn exit() {
+    let _ = GUARD.try_with(ExitGuard::leave);
 }
