@@ -67,39 +67,70 @@ pub fn spawn<R: 'static>(body: impl FnOnce() -> R + 'static) -> JoinHandle<R> {
     })
 }
 
-/// Counts the values of one execution. Plain `std` atomics: they are the observer's, and no part of the model.
+/// Counts the values of one execution, and the end of its tier. Plain `std` atomics: they are the observer's, and no part
+/// of the model.
 #[derive(Clone, Default)]
 pub struct Census {
+    attempts: Arc<AtomicUsize>,
     made: Arc<AtomicUsize>,
     dropped: Arc<AtomicUsize>,
+    ended: Arc<AtomicUsize>,
 }
 
 impl Census {
-    /// A value that is counted.
-    pub fn value(&self) -> Value {
-        self.made.fetch_add(1, Ordering::Relaxed);
-        Value { cell: UnsafeCell::new(0), dropped: Arc::clone(&self.dropped) }
-    }
-
     /// A tier of counted values.
     pub fn tier(&self, capacity: usize) -> Tier<Value> {
-        let census = self.clone();
-        Tier::builder("model").capacity(capacity).build_with(move || census.value()).unwrap()
+        self.tier_failing(capacity, |_| false)
     }
 
-    /// How many values were ever made.
-    pub fn made(&self) -> usize {
-        self.made.load(Ordering::Relaxed)
+    /// A tier whose factory fails at the attempts (from 0) that `fails` says.
+    pub fn tier_failing(&self, capacity: usize, fails: impl Fn(usize) -> bool + Send + Sync + 'static) -> Tier<Value> {
+        let (census, tools) = (self.clone(), Tools { cell: UnsafeCell::new(0), ended: Arc::clone(&self.ended) });
+        let factory = move || {
+            tools.touch();
+            if fails(census.attempts.fetch_add(1, Ordering::Relaxed)) {
+                return Err("the factory is on strike");
+            }
+            census.made.fetch_add(1, Ordering::Relaxed);
+            Ok(Value { cell: UnsafeCell::new(0), dropped: Arc::clone(&census.dropped) })
+        };
+        Tier::builder("model").capacity(capacity).try_build_with(factory).unwrap()
     }
 
-    /// How many were dropped.
-    pub fn dropped(&self) -> usize {
-        self.dropped.load(Ordering::Relaxed)
+    /// Guarantee 4 after the last slot: what was made was dropped, each once, and then the factory, once.
+    pub fn assert_ended(&self) {
+        self.assert_all_dropped();
+        assert_eq!(self.ended.load(Ordering::Relaxed), 1, "the tier's incarnation ends once, with its last value");
     }
 
-    /// Guarantee 4 after the end: what was made was dropped, each once.
+    /// Guarantee 4 after a close: what was made was dropped, each once.
     pub fn assert_all_dropped(&self) {
-        assert_eq!(self.dropped(), self.made(), "each value is dropped exactly once");
+        let (made, dropped) = (self.made.load(Ordering::Relaxed), self.dropped.load(Ordering::Relaxed));
+        assert_eq!(dropped, made, "each value is dropped exactly once");
+    }
+}
+
+/// What a factory works with: loom demands that its end comes after its every use.
+struct Tools {
+    cell: UnsafeCell<usize>,
+    ended: Arc<AtomicUsize>,
+}
+
+// SAFETY: `touch` only reads, and `drop` has the tools alone; loom fails the model if it has not.
+unsafe impl Sync for Tools {}
+
+impl Tools {
+    fn touch(&self) {
+        // SAFETY: nobody writes before `drop`.
+        self.cell.with(|cell| unsafe { std::hint::black_box(*cell) });
+    }
+}
+
+impl Drop for Tools {
+    fn drop(&mut self) {
+        // SAFETY: whoever drops the tools has them alone.
+        self.cell.with_mut(|cell| unsafe { *cell = 1 });
+        self.ended.fetch_add(1, Ordering::Relaxed);
     }
 }
 

@@ -1,0 +1,30 @@
+//! A scanner reads a header while its slot changes hands, and never mixes two holders (`DESIGN.md`, headers: read under the
+//! word's generation, never torn).
+#![cfg(loom)]
+
+use tierpool_loom::{Census, explore, spawn};
+
+/// A report names the line that allocated at the generation that it shows.
+///
+/// Guards the Release fence in `Header::lease`, the Acquire fence in `Header::read` and the second look at the word there.
+#[test]
+fn a_holder_is_read_whole() {
+    explore(3, || {
+        let census = Census::default();
+        let tier = census.tier(1);
+        let lines = [line!() + 4, line!() + 5];
+        let owner = {
+            let tier = tier.clone();
+            spawn(move || {
+                drop(tier.try_allocate().unwrap());
+                drop(tier.try_allocate().unwrap());
+            })
+        };
+        for holder in tier.holders() {
+            let line = holder.site.map(|site| site.line());
+            // A new slot's first use is of generation 1, its second of 2.
+            assert_eq!(line, Some(lines[holder.handle.generation() as usize - 1]), "the line of another holder");
+        }
+        owner.join().unwrap();
+    });
+}
