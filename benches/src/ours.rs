@@ -5,7 +5,7 @@
 
 use std::hint::black_box;
 
-use tierpool::{Lease, Local, Tier};
+use tierpool::{AllocateError, Lease, Local, Tier};
 
 use crate::payload::Payload;
 use crate::subject::{Able, Kind, Subject};
@@ -14,6 +14,18 @@ const ABLE: Able = Able { several: true, refuse: true, shared: true };
 
 fn tier<T: Payload, const CAP: usize>() -> Tier<T> {
     Tier::builder("compare").capacity(CAP).build_with(T::fresh).expect("a tier of a known capacity")
+}
+
+/// A refusal says why, so it is made and looked at, and not left out by the compiler.
+#[inline(always)]
+fn looked_at<T>(answer: Result<Lease<T>, AllocateError>) -> Option<Lease<T>> {
+    match answer {
+        Ok(lease) => Some(lease),
+        Err(refusal) => {
+            black_box(&refusal);
+            None
+        }
+    }
 }
 
 /// A tier of `CAP` payloads.
@@ -37,8 +49,7 @@ impl<T: Payload, const CAP: usize> Subject for Tierpool<T, CAP> {
 
     #[inline(always)]
     fn allocate<'a>(hand: &mut Self::Hand<'a>) -> Option<Self::Held<'a>> {
-        // The refusal is built and looked at, since it says why.
-        hand.try_allocate().inspect_err(|refusal| _ = black_box(refusal)).ok()
+        looked_at(hand.try_allocate())
     }
 
     #[inline(always)]
@@ -81,7 +92,7 @@ impl<T: Payload, const CAP: usize> Subject for Magazine<T, CAP> {
 
     #[inline(always)]
     fn allocate<'a>(hand: &mut Self::Hand<'a>) -> Option<Self::Held<'a>> {
-        hand.try_allocate().inspect_err(|refusal| _ = black_box(refusal)).ok()
+        looked_at(hand.try_allocate())
     }
 
     #[inline(always)]
