@@ -83,7 +83,8 @@ pub(crate) unsafe fn allocate_into<T: 'static>(
     );
     let capacity = core.incarnation().capacity;
     if n > capacity || (n > 0 && scarcity::is_known_empty(core)) {
-        return Err(scarcity::refusal(core, n, 0));
+        let closed = core.flags.load(Ordering::Relaxed) & flags::CLOSED != 0;
+        return Err(if closed { core.closed() } else { scarcity::refusal(core, n, 0) });
     }
     let before = leases.taken.len();
     leases.core = Some(core);
