@@ -63,6 +63,13 @@ impl Header {
         Word::from_bits(self.word.load(Ordering::Acquire))
     }
 
+    /// For the holder only: the word, which nobody else writes.
+    #[inline(always)]
+    pub(crate) fn held_word(&self) -> Word {
+        // Relaxed: the holder wrote it, or got the lease from who did.
+        Word::from_bits(self.word.load(Ordering::Relaxed))
+    }
+
     /// Moves the word from `from` to `to`; exactly one of all who try wins.
     ///
     /// AcqRel on success: Acquire pairs with the Release of whoever gave the slot (its value and header are ours

@@ -43,19 +43,36 @@ pub(crate) fn near(id: u32) -> u32 {
     id.min(NEAR as u32)
 }
 
+/// The element that is always null.
+pub(crate) fn nowhere() -> u32 {
+    NEAR as u32
+}
+
 /// This thread's magazine of the tier, if it has met it before. One or two loads.
 #[inline(always)]
 pub(crate) fn current(core: &Core) -> Option<&'static Magazine> {
+    element(core.near)
+}
+
+/// The same for who uses the light fence of `membarrier`: `None` in a process with the portable fence.
+#[inline(always)]
+pub(crate) fn current_if_membarrier(core: &Core) -> Option<&'static Magazine> {
+    element(core.near_if_membarrier)
+}
+
+#[inline(always)]
+fn element(near: u32) -> Option<&'static Magazine> {
+    debug_assert!(near as usize <= NEAR);
     // SAFETY: the elements are null or point to a magazine of the control block with that number; magazines are
-    // never freed. `near` is in bounds, as `near()` made it.
-    MAGAZINES.with(|magazines| unsafe { magazines.get_unchecked(core.near as usize).get().as_ref() })
+    // never freed. `near` is in bounds, as `near()` and `nowhere()` made it.
+    MAGAZINES.with(|magazines| unsafe { magazines.get_unchecked(near as usize).get().as_ref() })
 }
 
 /// This thread's magazine of the tier, made or adopted if need be. `None` while the thread's locals are being
 /// destroyed, or if more threads than there are magazines use the tier.
 #[cold]
 pub(crate) fn attach(core: &'static Core) -> Option<&'static Magazine> {
-    GUARD.try_with(|guard| guard.find(core).or_else(|| guard.add(core))).ok().flatten()
+    current(core).or_else(|| GUARD.try_with(|guard| guard.find(core).or_else(|| guard.add(core))).ok().flatten())
 }
 
 /// This thread's number, given to it now if it has none; 0 while its locals are being destroyed.

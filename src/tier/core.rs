@@ -81,6 +81,9 @@ pub(crate) struct Core {
     pub(crate) id: u32,
     /// Where a thread's array has its magazine of this block; see [`attach`](super::attach).
     pub(crate) near: u32,
+    /// The same, or in a process with the portable fence the element that is always null: then a release needs no look at
+    /// the kind of fence on its hot path.
+    pub(crate) near_if_membarrier: u32,
     /// The process's pair of fences.
     pub(crate) fence: Fence,
     magazines: &'static [Magazine],
@@ -122,13 +125,15 @@ unsafe impl Send for Core {}
 impl Core {
     /// A block with room for `slots` slots, all `Absent`; `None` if there is no memory.
     pub(crate) fn new(id: u32, slots: usize) -> Option<&'static Core> {
+        let (fence, near) = (Fence::chosen(), super::attach::near(id));
         Some(Box::leak(Box::new(Core {
             flags: AtomicU64::new(flags::CLOSED),
             headers: zeroed_slice(slots)?,
             incarnation: UnsafeCell::new(Incarnation::NONE),
             id,
-            near: super::attach::near(id),
-            fence: Fence::chosen(),
+            near,
+            near_if_membarrier: if fence.is_membarrier() { near } else { super::attach::nowhere() },
+            fence,
             magazines: zeroed_slice(MAX_MAGAZINES)?,
             magazines_used: AtomicUsize::new(0),
             depot: Depot::new(slots)?,

@@ -13,10 +13,10 @@ use super::rebuild;
 use super::scarcity;
 use super::values::rethrow;
 use crate::slot::header::Site;
-use crate::slot::word::State;
-use crate::sync::Ordering;
+use crate::slot::word::{State, Word};
+use crate::sync::{Ordering, fence};
 
-/// What a release does besides: the flags that send it the slow way.
+/// The flags that send a release the slow way.
 const SLOW: u64 = flags::SCARCE | flags::RESETS | flags::WATCHES_PANICS;
 
 /// A leased slot whose holder is done with it.
@@ -29,69 +29,95 @@ pub(crate) struct Returned {
     pub(crate) born_in_panic: bool,
 }
 
+/// How far a release got before it had to leave the hot path.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reached {
+    /// Nothing was done: there is no magazine at hand, or no room in it, or the process uses the portable fence.
+    Nothing,
+    /// The hint was pushed: the tier resets or watches panics, or slots are scarce.
+    Mark,
+    /// The slot was given, to a tier that is closed.
+    Free,
+}
+
 /// Releases through the thread's magazine.
 #[inline(always)]
 pub(crate) fn release<T: 'static>(core: &'static Core, returned: Returned) {
-    release_through::<T>(core, attach::current(core), returned);
+    release_through::<T>(core, attach::current_if_membarrier(core), returned);
 }
 
-/// Releases through `magazine`, which the thread owns; the slow way if there is none or it is full.
-///
-/// One call leads out of here, so that this is small enough to stand where leases are dropped.
+/// Releases through a magazine that the thread owns, in whatever process.
 #[inline(always)]
-pub(crate) fn release_through<T: 'static>(core: &'static Core, magazine: Option<&Magazine>, returned: Returned) {
-    let mut given = false;
+pub(crate) fn release_to<T: 'static>(core: &'static Core, magazine: &Magazine, returned: Returned) {
+    if core.fence.is_membarrier() {
+        release_through::<T>(core, Some(magazine), returned);
+    } else {
+        let Returned { taken, site, born_in_panic } = returned;
+        release_slow::<T>(core, Some(magazine), taken.word, taken.index, born_in_panic, site, Reached::Nothing);
+    }
+}
+
+/// The hot path, in a process with `membarrier`.
+///
+/// One call leads out of here, and takes what it needs in registers: so this is small enough to be inlined where leases
+/// are dropped, and a lease need not lie in memory for it.
+#[inline(always)]
+fn release_through<T: 'static>(core: &'static Core, magazine: Option<&Magazine>, returned: Returned) {
+    let Returned { taken: Taken { word, index }, site, born_in_panic } = returned;
+    let mut reached = Reached::Nothing;
     if let Some(magazine) = magazine
-        && mark(core, magazine, &returned.taken, SLOW)
+        && magazine.push(Hint { word: word.next(State::Free), index })
     {
-        given = true;
-        give(core, &returned.taken, returned.site);
-        if core.flags.load(Ordering::Relaxed) & flags::CLOSED == 0 {
-            return;
+        // Pairs with the heavy fence of `scarcity::find_or_refuse`: either it finds the mark just pushed, or the load
+        // below finds SCARCE.
+        fence::light_beside_membarrier();
+        reached = Reached::Mark;
+        if core.flags.load(Ordering::Relaxed) & SLOW == 0 {
+            give(core, word, index, site);
+            // Pairs with the heavy fence of `close`: either its sweep finds the word just given, or the load below
+            // finds CLOSED. The slot is not ours any more, so only the permanent parts of the control block may be
+            // touched.
+            fence::light_beside_membarrier();
+            reached = Reached::Free;
+            if core.flags.load(Ordering::Relaxed) & flags::CLOSED == 0 {
+                return;
+            }
         }
     }
-    release_slow::<T>(core, magazine, returned, given);
+    release_slow::<T>(core, magazine, word, index, born_in_panic, site, reached);
 }
 
-/// Pushes the hint that marks a release as under way, unless the tier has one of the flags `unless`, or the magazine is full.
+/// The slot is free from here on.
 #[inline(always)]
-fn mark(core: &Core, magazine: &Magazine, taken: &Taken, unless: u64) -> bool {
-    if !magazine.push(Hint { word: taken.word.next(State::Free), index: taken.index }) {
-        return false;
-    }
-    // Pairs with the heavy fence of `scarcity::find_or_refuse`: either it finds the mark just pushed, or the load
-    // below finds SCARCE.
-    core.fence.light();
-    let clear = core.flags.load(Ordering::Relaxed) & unless == 0;
-    if !clear {
-        magazine.unpush();
-    }
-    clear
-}
-
-/// The slot is free. The caller then looks whether the tier was closed: it no longer holds a slot, so only the permanent
-/// parts of the control block may be touched.
-#[inline(always)]
-fn give(core: &Core, taken: &Taken, site: Option<Site>) {
-    let header = core.header(taken.index);
+fn give(core: &Core, leased: Word, index: u32, site: Option<Site>) {
+    let header = core.header(index);
     header.set_released(site);
-    header.give(taken.word.next(State::Free));
-    // Pairs with the heavy fence of `close`: either its sweep finds the word just given, or the caller finds CLOSED.
-    core.fence.light();
+    header.give(leased.next(State::Free));
 }
 
-/// The slot was `given` back to a tier that is closed; or it was not given, since the tier resets or watches panics, slots
-/// are scarce, the magazine is full, or there is none yet.
+/// Goes on where the hot path could not.
 #[cold]
 #[inline(never)]
-fn release_slow<T: 'static>(core: &'static Core, magazine: Option<&Magazine>, returned: Returned, given: bool) {
-    let Returned { taken, site, .. } = returned;
-    if given {
-        rethrow(close::bury::<T>(core, taken.index, taken.word.next(State::Free)).err());
-        return;
+fn release_slow<T: 'static>(
+    core: &'static Core,
+    magazine: Option<&Magazine>,
+    word: Word,
+    index: u32,
+    born_in_panic: bool,
+    site: Option<Site>,
+    reached: Reached,
+) {
+    if reached == Reached::Free {
+        return rethrow(close::bury::<T>(core, index, word.next(State::Free)).err());
     }
+    if reached == Reached::Mark
+        && let Some(magazine) = magazine
+    {
+        magazine.unpush();
+    }
+    let taken = Taken { word, index };
     // SAFETY: by the caller's type and contract it holds `taken`, a slot of a tier of `T`s, and its value.
-    if unsafe { rebuild::prepare::<T>(core, &returned) } {
+    if unsafe { rebuild::prepare::<T>(core, &Returned { taken, site, born_in_panic }) } {
         give_back::<T>(core, magazine, taken, site);
     }
 }
@@ -108,12 +134,19 @@ pub(crate) fn give_back<T: 'static>(
         return give_counted::<T>(core, None, taken, site);
     };
     magazine.make_room(core);
-    if !mark(core, magazine, &taken, flags::SCARCE) {
+    let Taken { word, index } = taken;
+    magazine.push(Hint { word: word.next(State::Free), index });
+    // As in `release_through`.
+    core.fence.light();
+    if core.flags.load(Ordering::Relaxed) & flags::SCARCE != 0 {
+        magazine.unpush();
         return give_counted::<T>(core, Some(magazine), taken, site);
     }
-    give(core, &taken, site);
+    give(core, word, index, site);
+    // As in `release_through`.
+    core.fence.light();
     if core.flags.load(Ordering::Relaxed) & flags::CLOSED != 0 {
-        rethrow(close::bury::<T>(core, taken.index, taken.word.next(State::Free)).err());
+        rethrow(close::bury::<T>(core, index, word.next(State::Free)).err());
     }
 }
 
@@ -124,7 +157,7 @@ pub(crate) fn give_back_many<T: 'static>(core: &'static Core, taken: &[Taken], s
     };
     // Stands for the marks of all.
     magazine.set_bulk(true);
-    // As in `mark`.
+    // As in `release_through`.
     core.fence.light();
     if core.flags.load(Ordering::Relaxed) & flags::SCARCE != 0 {
         magazine.set_bulk(false);
@@ -133,12 +166,10 @@ pub(crate) fn give_back_many<T: 'static>(core: &'static Core, taken: &[Taken], s
     // Counted before they are given: then the tier may end.
     magazine.note_elsewhere(0, taken.len());
     for &Taken { word, index } in taken {
-        let header = core.header(index);
-        header.set_released(site);
-        header.give(word.next(State::Free));
+        give(core, word, index, site);
     }
     magazine.set_bulk(false);
-    // As in `give`.
+    // As in `release_through`.
     core.fence.light();
     if core.flags.load(Ordering::Relaxed) & flags::CLOSED != 0 {
         let bury = |&Taken { word, index }: &Taken| close::bury::<T>(core, index, word.next(State::Free)).err();
@@ -171,7 +202,7 @@ fn give_counted<T: 'static>(core: &'static Core, magazine: Option<&Magazine>, ta
     {
         magazine.found(Hint { word: free, index: taken.index });
     }
-    // As in `give`.
+    // As in `release_through`.
     core.fence.light();
     if core.flags.load(Ordering::Relaxed) & flags::CLOSED != 0 {
         rethrow(close::bury::<T>(core, taken.index, free).err());
