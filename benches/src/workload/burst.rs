@@ -42,13 +42,9 @@ fn serve<S: Subject>(orders: Orders) {
     orders.serve(SLOTS as u64, |bursts| {
         let start = Instant::now();
         for _ in 0..bursts {
-            for _ in 0..SLOTS {
-                held.push(S::allocate(&mut hand).expect("a free slot"));
-            }
+            held.extend((0..SLOTS).map(|_| S::allocate(&mut hand).expect("a free slot")));
             black_box(&mut held);
-            for held in held.drain(..) {
-                S::release(&mut hand, held);
-            }
+            held.drain(..).for_each(|held| S::release(&mut hand, held));
         }
         start.elapsed()
     });
