@@ -8,7 +8,7 @@ use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::{iter, mem, slice};
 
-use super::allocate::{Caller, Taken, allocate_slow, claim};
+use super::allocate::{Caller, allocate_slow, claim};
 use super::attach;
 use super::core::{Core, flags};
 use super::lease::Lease;
@@ -28,7 +28,8 @@ use crate::sync::Ordering;
 pub struct Leases<T: 'static> {
     /// None while empty.
     core: Option<&'static Core>,
-    taken: Vec<Taken>,
+    /// The slots' indices.
+    held: Vec<u32>,
     born_in_panic: bool,
     _values: InOut<T>,
 }
@@ -38,29 +39,31 @@ unsafe impl<T: Send> Send for Leases<T> {}
 // SAFETY: as for `Lease`: a shared one gives `&T` only.
 unsafe impl<T: Sync> Sync for Leases<T> {}
 
-/// Claims slots until `taken` has `end`, by the magazine's hints and by one batch of the depot's, whose rest goes to the
+/// Claims slots until `held` has `end`, by the magazine's hints and by one batch of the depot's, whose rest goes to the
 /// magazine. False if there were no hints at all.
-fn claim_many(core: &Core, magazine: &Magazine, caller: &Caller, taken: &mut Vec<Taken>, end: usize) -> bool {
+fn claim_many(core: &Core, magazine: &Magazine, caller: &Caller, held: &mut Vec<u32>, end: usize) -> bool {
     let (site, stamp) = (caller.site, caller.stamp());
-    let popped = magazine.pop_many(end - taken.len(), |hint| {
-        let claimed = claim(core, hint, site, stamp);
-        taken.extend(claimed);
-        claimed.is_some()
-    });
-    if popped > 0 {
+    let mut missing = end - held.len();
+    let mut take = |hint: Hint| {
+        let taken = claim(core, hint, site, stamp);
+        held.extend(taken.map(|taken| taken.index));
+        taken.is_some()
+    };
+    if magazine.pop_many(missing, &mut take) > 0 {
         return true;
     }
-    let before = taken.len();
+    let wanted = missing;
     let more = core.depot.take(|index| {
         let hint = Hint { word: core.header(index).word(), index };
-        if !hint.word.is_free() {
-        } else if taken.len() < end {
-            taken.extend(claim(core, hint, site, stamp));
-        } else {
-            magazine.found(hint);
+        if hint.word.is_free() {
+            if missing == 0 {
+                magazine.found(hint);
+            } else if take(hint) {
+                missing -= 1;
+            }
         }
     });
-    magazine.note_elsewhere(taken.len() - before, 0);
+    magazine.note_elsewhere(wanted - missing, 0);
     more
 }
 
@@ -78,7 +81,7 @@ pub(crate) unsafe fn allocate_into<T: 'static>(
     site: Site,
 ) -> Result<(), AllocateError> {
     assert!(
-        leases.taken.is_empty() || leases.core.is_some_and(|of| std::ptr::eq(of, core)),
+        leases.held.is_empty() || leases.core.is_some_and(|of| std::ptr::eq(of, core)),
         "`try_allocate_into`: the buffer holds slots of another tier; release them first or take another buffer"
     );
     let capacity = core.incarnation().capacity;
@@ -86,26 +89,27 @@ pub(crate) unsafe fn allocate_into<T: 'static>(
         let closed = core.flags.load(Ordering::Relaxed) & flags::CLOSED != 0;
         return Err(if closed { core.closed() } else { scarcity::refusal(core, n, 0) });
     }
-    let before = leases.taken.len();
+    let before = leases.held.len();
     leases.core = Some(core);
-    leases.taken.reserve(n);
+    leases.held.reserve(n);
     if core.flags.load(Ordering::Relaxed) & flags::WATCHES_PANICS != 0 {
         leases.born_in_panic = std::thread::panicking();
     }
     let mut caller = Caller { site, magazine: attach::current(core) };
     let end = before + n;
-    while leases.taken.len() < end {
+    while leases.held.len() < end {
         if let Some(magazine) = caller.magazine
-            && claim_many(core, magazine, &caller, &mut leases.taken, end)
+            && claim_many(core, magazine, &caller, &mut leases.held, end)
         {
             continue;
         }
         match allocate_slow(core, caller) {
-            Ok(taken) => leases.taken.push(taken),
+            Ok(taken) => leases.held.push(taken.index),
             Err(error) => {
-                let free = leases.taken.len() - before;
-                release::give_back_many::<T>(core, &leases.taken[before..], None);
-                leases.taken.truncate(before);
+                let free = leases.held.len() - before;
+                let panic = release::give_back_many::<T>(core, &leases.held[before..], None);
+                leases.held.truncate(before);
+                rethrow(panic);
                 return Err(match error {
                     AllocateError::Exhausted(mut exhausted) => {
                         exhausted.wanted = n;
@@ -124,45 +128,45 @@ pub(crate) unsafe fn allocate_into<T: 'static>(
 impl<T: 'static> Leases<T> {
     /// An empty buffer, without memory.
     pub const fn new() -> Self {
-        Leases { core: None, taken: Vec::new(), born_in_panic: false, _values: PhantomData }
+        Leases { core: None, held: Vec::new(), born_in_panic: false, _values: PhantomData }
     }
 
-    /// An empty buffer with room for `n` leases, 16 bytes each.
+    /// An empty buffer with room for `n` leases, 4 bytes each.
     pub fn with_capacity(n: usize) -> Self {
-        Leases { taken: Vec::with_capacity(n), ..Self::new() }
+        Leases { held: Vec::with_capacity(n), ..Self::new() }
     }
 
     /// How many slots are held.
     pub fn len(&self) -> usize {
-        self.taken.len()
+        self.held.len()
     }
 
     /// Whether none is held.
     pub fn is_empty(&self) -> bool {
-        self.taken.is_empty()
+        self.held.is_empty()
     }
 
     /// The values.
     pub fn iter(&self) -> Iter<'_, T> {
-        Iter { payload: self.payload(), taken: self.taken.iter(), _values: PhantomData }
+        Iter { payload: self.payload(), held: self.held.iter(), _values: PhantomData }
     }
 
     /// The values, to be changed.
     pub fn iter_mut(&mut self) -> IterMut<'_, T> {
-        IterMut { payload: self.payload(), taken: self.taken.iter(), _values: PhantomData }
+        IterMut { payload: self.payload(), held: self.held.iter(), _values: PhantomData }
     }
 
     /// The values of the tier; `None` only while no slot is held.
     fn payload(&self) -> Option<Payload<T>> {
         // SAFETY: `core` is set together with the first slot, by a tier of `T`s; the slots held keep it from ending.
-        self.core.filter(|_| !self.taken.is_empty()).map(|core| unsafe { Payload::of(core) })
+        self.core.filter(|_| !self.held.is_empty()).map(|core| unsafe { Payload::of(core) })
     }
 
     /// The last slot, as a lease of its own.
     pub fn pop(&mut self) -> Option<Lease<T>> {
-        let taken = self.taken.pop()?;
+        let index = self.held.pop()?;
         // SAFETY: the slot was leased to this buffer by a tier of `T`s, and has just left it.
-        self.core.map(|core| unsafe { Lease::with_birth(core, taken, self.born_in_panic) })
+        self.core.map(|core| unsafe { Lease::with_birth(core, index, self.born_in_panic) })
     }
 
     /// Releases all slots and remembers the calling line. Cheaper a slot than releasing one by one.
@@ -184,13 +188,13 @@ impl<T: 'static> Leases<T> {
     }
 
     fn release_at(&mut self, site: Option<Site>) {
-        let Some(core) = self.core.filter(|_| !self.taken.is_empty()) else { return };
+        let Some(core) = self.core.filter(|_| !self.held.is_empty()) else { return };
         if core.flags.load(Ordering::Relaxed) & (flags::RESETS | flags::WATCHES_PANICS) == 0 {
-            let mut taken = mem::take(&mut self.taken);
-            release::give_back_many::<T>(core, &taken, site);
-            taken.clear();
-            self.taken = taken;
-            return;
+            let mut held = mem::take(&mut self.held);
+            let panic = release::give_back_many::<T>(core, &held, site);
+            held.clear();
+            self.held = held;
+            return rethrow(panic);
         }
         // User code runs for each slot, and may panic: the first panic goes on when all slots are dealt with.
         let mut panic = None;
@@ -226,7 +230,7 @@ impl<T: fmt::Debug + 'static> fmt::Debug for Leases<T> {
 /// The values of some [`Leases`].
 pub struct Iter<'a, T: 'static> {
     payload: Option<Payload<T>>,
-    taken: slice::Iter<'a, Taken>,
+    held: slice::Iter<'a, u32>,
     _values: PhantomData<&'a T>,
 }
 
@@ -234,20 +238,20 @@ impl<'a, T: 'static> Iterator for Iter<'a, T> {
     type Item = &'a T;
 
     fn next(&mut self) -> Option<&'a T> {
-        let taken = self.taken.next()?;
+        let &index = self.held.next()?;
         // SAFETY: the borrowed `Leases` holds the slot for 'a, and gives out only shared references meanwhile.
-        self.payload.map(|payload| unsafe { &*payload.slot(taken.index) })
+        self.payload.map(|payload| unsafe { &*payload.slot(index) })
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        self.taken.size_hint()
+        self.held.size_hint()
     }
 }
 
 /// The values of some [`Leases`], to be changed.
 pub struct IterMut<'a, T: 'static> {
     payload: Option<Payload<T>>,
-    taken: slice::Iter<'a, Taken>,
+    held: slice::Iter<'a, u32>,
     _values: PhantomData<&'a mut T>,
 }
 
@@ -255,13 +259,13 @@ impl<'a, T: 'static> Iterator for IterMut<'a, T> {
     type Item = &'a mut T;
 
     fn next(&mut self) -> Option<&'a mut T> {
-        let taken = self.taken.next()?;
+        let &index = self.held.next()?;
         // SAFETY: the `Leases`, borrowed mutably for 'a, holds the slot, and no slot twice.
-        self.payload.map(|payload| unsafe { &mut *payload.slot(taken.index) })
+        self.payload.map(|payload| unsafe { &mut *payload.slot(index) })
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        self.taken.size_hint()
+        self.held.size_hint()
     }
 }
 

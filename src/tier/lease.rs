@@ -56,7 +56,7 @@ impl<T: 'static> Lease<T> {
     pub(crate) unsafe fn new(core: &'static Core, taken: Taken) -> Self {
         let watches = core.flags.load(Ordering::Relaxed) & flags::WATCHES_PANICS != 0;
         // SAFETY: by this function's own contract.
-        unsafe { Self::with_birth(core, taken, watches && std::thread::panicking()) }
+        unsafe { Self::with_birth(core, taken.index, watches && std::thread::panicking()) }
     }
 
     /// The same, saying whether the slot was leased during a panic.
@@ -64,9 +64,9 @@ impl<T: 'static> Lease<T> {
     /// # Safety
     /// As for [`new`](Self::new).
     #[inline(always)]
-    pub(crate) unsafe fn with_birth(core: &'static Core, taken: Taken, born_in_panic: bool) -> Self {
+    pub(crate) unsafe fn with_birth(core: &'static Core, index: u32, born_in_panic: bool) -> Self {
         let born = if born_in_panic { BORN_IN_PANIC } else { 0 };
-        Lease { core, place: u64::from(taken.index) | born, _value: PhantomData }
+        Lease { core, place: u64::from(index) | born, _value: PhantomData }
     }
 
     #[inline(always)]

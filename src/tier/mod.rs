@@ -114,7 +114,7 @@ impl<T: Send + 'static> Tier<T> {
         Ok(unsafe { Lease::new(self.core, taken) })
     }
 
-    /// `n` slots, or none; never waits. Cheaper a slot than one by one; allocates the buffer, 16 bytes a slot.
+    /// `n` slots, or none; never waits. Cheaper a slot than one by one; allocates the buffer, 4 bytes a slot.
     ///
     /// # Errors
     /// As [`try_allocate`](Self::try_allocate), if not all `n` slots could be had. Slots claimed before that are given

@@ -62,11 +62,12 @@ pub(crate) unsafe fn vacate<T: 'static>(core: &'static Core, taken: Taken, site:
     // SAFETY: the caller holds a slot of this tier of `T`s, and it has no value. A factory's panic is a failure like
     // any other: the hook has reported it, the slot stays counted.
     if open && unsafe { Payload::<T>::of(core).build(taken.index) }.is_ok() {
-        release::give_back::<T>(core, None, taken, site);
+        let second = release::give_back::<T>(core, None, taken, site).err();
+        rethrow(panic.or(second));
     } else {
         quarantine(core, taken.index, taken.word.next(State::Quarantined));
+        rethrow(panic);
     }
-    rethrow(panic);
 }
 
 /// For the holder of a slot without value: nobody's, until rebuilt.

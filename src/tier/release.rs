@@ -11,7 +11,7 @@ use super::depot::BATCH;
 use super::magazine::{Hint, Magazine};
 use super::rebuild;
 use super::scarcity;
-use super::values::rethrow;
+use super::values::{Panic, rethrow};
 use crate::slot::header::Site;
 use crate::slot::word::{State, Word};
 use crate::sync::{Ordering, fence};
@@ -118,18 +118,18 @@ fn release_slow<T: 'static>(
     let taken = Taken { word, index };
     // SAFETY: by the caller's type and contract it holds `taken`, a slot of a tier of `T`s, and its value.
     if unsafe { rebuild::prepare::<T>(core, &Returned { taken, site, born_in_panic }) } {
-        give_back::<T>(core, magazine, taken, site);
+        rethrow(give_back::<T>(core, magazine, taken, site).err());
     }
 }
 
 /// Gives a leased slot, with a value fit for the next user, back through `magazine`, or else the thread's, attaching one if
-/// need be.
+/// need be. A panic in the value's `Drop` is returned.
 pub(crate) fn give_back<T: 'static>(
     core: &'static Core,
     magazine: Option<&Magazine>,
     taken: Taken,
     site: Option<Site>,
-) {
+) -> Result<(), Panic> {
     let Some(magazine) = magazine.or_else(|| attach::attach(core)) else {
         return give_counted::<T>(core, None, taken, site);
     };
@@ -146,45 +146,70 @@ pub(crate) fn give_back<T: 'static>(
     // As in `release_through`.
     core.fence.light();
     if core.flags.load(Ordering::Relaxed) & flags::CLOSED != 0 {
-        rethrow(close::bury::<T>(core, index, word.next(State::Free)).err());
+        return close::bury::<T>(core, index, word.next(State::Free));
     }
+    Ok(())
 }
 
-/// Gives many back: one pair of fences and of looks at the flags, and the hints straight to the depot.
-pub(crate) fn give_back_many<T: 'static>(core: &'static Core, taken: &[Taken], site: Option<Site>) {
-    let Some(magazine) = attach::attach(core) else {
-        return taken.iter().for_each(|&taken| give_counted::<T>(core, None, taken, site));
-    };
-    // Stands for the marks of all.
+/// Gives many leased slots back, their values fit for the next user: one pair of fences and of looks at the flags, and the
+/// hints straight to the depot. A panic in a value's `Drop` is returned.
+pub(crate) fn give_back_many<T: 'static>(core: &'static Core, held: &[u32], site: Option<Site>) -> Option<Panic> {
+    let &[ref rest @ .., anchor] = held else { return None };
+    let mut panic = None;
+    match attach::attach(core) {
+        Some(magazine) if mark_many(core, magazine) => {
+            magazine.note_elsewhere(0, rest.len());
+            rest.iter().for_each(|&index| give(core, core.header(index).held_word(), index, site));
+            magazine.set_bulk(false);
+            // As in `release_through`.
+            core.fence.light();
+            if core.flags.load(Ordering::Relaxed) & flags::CLOSED == 0 {
+                for batch in rest.chunks(BATCH) {
+                    core.depot.store(batch.iter().copied());
+                }
+            } else {
+                // Whoever else has a hand in it does the same; the anchor keeps the tier from ending meanwhile.
+                for &index in rest {
+                    let word = core.header(index).word();
+                    if word.is_free() {
+                        panic = panic.or(close::bury::<T>(core, index, word).err());
+                    }
+                }
+            }
+        }
+        magazine => {
+            for &index in rest {
+                let taken = Taken { word: core.header(index).held_word(), index };
+                panic = panic.or(give_counted::<T>(core, magazine, taken, site).err());
+            }
+        }
+    }
+    let anchor = Taken { word: core.header(anchor).held_word(), index: anchor };
+    panic.or(give_back::<T>(core, None, anchor, site).err())
+}
+
+/// One mark for many slots: the bulk flag. False, and no mark, under scarcity.
+fn mark_many(core: &Core, magazine: &Magazine) -> bool {
     magazine.set_bulk(true);
     // As in `release_through`.
     core.fence.light();
-    if core.flags.load(Ordering::Relaxed) & flags::SCARCE != 0 {
+    let plenty = core.flags.load(Ordering::Relaxed) & flags::SCARCE == 0;
+    if !plenty {
         magazine.set_bulk(false);
-        return taken.iter().for_each(|&taken| give_counted::<T>(core, Some(magazine), taken, site));
     }
-    // Counted before they are given: then the tier may end.
-    magazine.note_elsewhere(0, taken.len());
-    for &Taken { word, index } in taken {
-        give(core, word, index, site);
-    }
-    magazine.set_bulk(false);
-    // As in `release_through`.
-    core.fence.light();
-    if core.flags.load(Ordering::Relaxed) & flags::CLOSED != 0 {
-        let bury = |&Taken { word, index }: &Taken| close::bury::<T>(core, index, word.next(State::Free)).err();
-        return rethrow(taken.iter().map(bury).fold(None, |first, next| first.or(next)));
-    }
-    for batch in taken.chunks(BATCH) {
-        core.depot.store(batch.iter().map(|taken| taken.index));
-    }
+    plenty
 }
 
 /// Under scarcity, or without a magazine: announces the slot in the exact count first, and leaves the hint where
 /// everybody looks.
 #[cold]
 #[inline(never)]
-fn give_counted<T: 'static>(core: &'static Core, magazine: Option<&Magazine>, taken: Taken, site: Option<Site>) {
+fn give_counted<T: 'static>(
+    core: &'static Core,
+    magazine: Option<&Magazine>,
+    taken: Taken,
+    site: Option<Site>,
+) -> Result<(), Panic> {
     scarcity::count_release(core);
     scarcity::end_if_plenty(core);
     match magazine {
@@ -205,6 +230,7 @@ fn give_counted<T: 'static>(core: &'static Core, magazine: Option<&Magazine>, ta
     // As in `release_through`.
     core.fence.light();
     if core.flags.load(Ordering::Relaxed) & flags::CLOSED != 0 {
-        rethrow(close::bury::<T>(core, taken.index, free).err());
+        return close::bury::<T>(core, taken.index, free);
     }
+    Ok(())
 }
