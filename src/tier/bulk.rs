@@ -40,30 +40,32 @@ unsafe impl<T: Send> Send for Leases<T> {}
 unsafe impl<T: Sync> Sync for Leases<T> {}
 
 /// Claims slots until `held` has `end`, by the magazine's hints and by one batch of the depot's, whose rest goes to the
-/// magazine. False if there were no hints at all.
+/// magazine. False if there were no hints at all. `held` has room.
 fn claim_many(core: &Core, magazine: &Magazine, caller: &Caller, held: &mut Vec<u32>, end: usize) -> bool {
     let (site, stamp) = (caller.site, caller.stamp());
-    let mut missing = end - held.len();
-    let mut take = |hint: Hint| {
+    let popped = magazine.pop_many(end - held.len(), |hint| {
         let taken = claim(core, hint, site, stamp);
-        held.extend(taken.map(|taken| taken.index));
+        if taken.is_some() {
+            held.push(hint.index);
+        }
         taken.is_some()
-    };
-    if magazine.pop_many(missing, &mut take) > 0 {
+    });
+    if popped > 0 {
         return true;
     }
-    let wanted = missing;
+    let before = held.len();
     let more = core.depot.take(|index| {
         let hint = Hint { word: core.header(index).word(), index };
-        if hint.word.is_free() {
-            if missing == 0 {
-                magazine.found(hint);
-            } else if take(hint) {
-                missing -= 1;
-            }
+        if !hint.word.is_free() {
+            return;
+        }
+        if held.len() == end {
+            magazine.found(hint);
+        } else if claim(core, hint, site, stamp).is_some() {
+            held.push(index);
         }
     });
-    magazine.note_elsewhere(wanted - missing, 0);
+    magazine.note_elsewhere(held.len() - before, 0);
     more
 }
 
