@@ -97,16 +97,24 @@ impl Census {
         Tier::builder("model").capacity(capacity).try_build_with(factory).unwrap()
     }
 
-    /// Guarantee 4 after the last slot: what was made was dropped, each once, and then the factory, once.
-    pub fn assert_ended(&self) {
-        self.assert_all_dropped();
-        assert_eq!(self.ended.load(Ordering::Relaxed), 1, "the tier's incarnation ends once, with its last value");
+    /// Guarantee 4 after a close: what was made was dropped, each once, and nothing more ended than there was.
+    pub fn assert_all_dropped(&self) {
+        assert_eq!(self.dropped(), self.made(), "each value is dropped exactly once");
+        assert_eq!(self.ended.load(Ordering::Relaxed), 0, "the incarnation does not end before its last tier");
     }
 
-    /// Guarantee 4 after a close: what was made was dropped, each once.
-    pub fn assert_all_dropped(&self) {
-        let (made, dropped) = (self.made.load(Ordering::Relaxed), self.dropped.load(Ordering::Relaxed));
-        assert_eq!(dropped, made, "each value is dropped exactly once");
+    /// Guarantee 4 after the last slot and the last tier: what was made was dropped, each once, and then the factory, once.
+    pub fn assert_ended(&self) {
+        assert_eq!(self.dropped(), self.made(), "each value is dropped exactly once");
+        assert_eq!(self.ended.load(Ordering::Relaxed), 1, "the incarnation ends once, with its last value");
+    }
+
+    fn made(&self) -> usize {
+        self.made.load(Ordering::Relaxed)
+    }
+
+    fn dropped(&self) -> usize {
+        self.dropped.load(Ordering::Relaxed)
     }
 }
 

@@ -9,7 +9,7 @@ use tierpool_loom::{Census, Value, assert_quiet, explore, spawn, take};
 /// Guards the exchange in `allocate::claim` for bulks, and the way back in `bulk::allocate_into`.
 #[test]
 fn bulk_against_single() {
-    explore(2, || {
+    explore(1, || {
         let census = Census::default();
         let tier = census.tier(2);
         let other = {

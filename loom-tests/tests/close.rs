@@ -6,26 +6,41 @@ use tierpool_loom::{Census, explore, spawn, take};
 
 /// Guarantees 4 and 5. A lease is released while the tier is closed: releaser or closer drops the value.
 ///
-/// Guards the light fence in `release::give` and the look at CLOSED after it, the heavy fence in `close::close`, and the
-/// exchange in `close::bury` and `close::sweep`.
+/// Guards the second light fence in `release::release_through` and the look at CLOSED after it, the heavy fence in
+/// `close::close`, and the exchange in `close::bury`.
 #[test]
 fn close_against_release() {
     explore(3, || {
         let census = Census::default();
         let tier = census.tier(1);
-        // So that the hot path is taken, the releaser has its magazine already.
+        let held = take(&tier).unwrap(); // so this thread has a magazine, and takes the hot path
         let other = {
             let tier = tier.clone();
-            spawn(move || {
-                let held = take(&tier);
-                drop(tier);
-                drop(held);
-            })
+            spawn(move || tier.close())
         };
+        drop(held);
+        other.join().unwrap();
+        assert_eq!(tier.snapshot().absent, 1);
+        census.assert_all_dropped();
+        drop(tier);
+        census.assert_ended();
+    });
+}
+
+/// Guarantees 4 and 5. The same with a thread that releases before it has a magazine.
+///
+/// Guards the second light fence in `release::give_back` and the look at CLOSED after it.
+#[test]
+fn close_against_a_first_release() {
+    explore(3, || {
+        let census = Census::default();
+        let tier = census.tier(1);
+        let held = take(&tier).unwrap();
+        let other = spawn(move || drop(held));
         tier.close();
         other.join().unwrap();
-        census.assert_all_dropped();
         assert_eq!(tier.snapshot().absent, 1);
+        census.assert_all_dropped();
         drop(tier);
         census.assert_ended();
     });

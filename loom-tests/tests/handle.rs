@@ -1,6 +1,9 @@
 //! A handle acts on its own generation or returns an error (guarantee 1).
 #![cfg(loom)]
 
+use std::sync::{Arc, Mutex};
+
+use loom::sync::atomic::{AtomicBool, Ordering};
 use tierpool::{Handle, HandleError, Tier};
 use tierpool_loom::{Census, Value, assert_quiet, explore, spawn, take};
 
@@ -125,6 +128,33 @@ fn a_handle_detached_again_is_another() {
         } else {
             assert!(other.join().unwrap(), "one wins");
         }
+        assert_quiet(&tier, 1);
+    });
+}
+
+/// Guarantee 1. A handle comes to another thread by a way that orders nothing: who attaches it finds the value as who detached
+/// it left it.
+///
+/// Guards the Release in `Header::give` and the Acquire in `Header::compare_exchange`.
+#[test]
+fn a_handle_brings_its_value() {
+    explore(3, || {
+        let census = Census::default();
+        let tier = census.tier(1);
+        // The handle lies where loom sees no order; the flag makes it look at both turns.
+        let (place, there) = (Arc::new(Mutex::new(None)), Arc::new(AtomicBool::new(false)));
+        let other = {
+            let (tier, place, there) = (tier.clone(), Arc::clone(&place), Arc::clone(&there));
+            spawn(move || {
+                let handle = if there.load(Ordering::Relaxed) { *place.lock().unwrap() } else { None };
+                handle.is_some_and(|handle| use_up(&tier, handle))
+            })
+        };
+        let handle = take(&tier).unwrap().detach();
+        *place.lock().unwrap() = Some(handle);
+        there.store(true, Ordering::Relaxed);
+        let theirs = other.join().unwrap();
+        assert_ne!(use_up(&tier, handle), theirs, "exactly one attaches");
         assert_quiet(&tier, 1);
     });
 }

@@ -18,6 +18,7 @@ fn quarantine_against_close() {
         other.join().unwrap();
         let end = tier.snapshot();
         assert_eq!((end.absent, end.quarantined), (1, 0));
+        census.assert_all_dropped();
         drop(tier);
         census.assert_ended();
     });

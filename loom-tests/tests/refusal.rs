@@ -33,21 +33,41 @@ fn a_refusal_only_when_nothing_was_free() {
 /// Guarantee 2. A thread enters scarcity while another releases: if the release did not see the flag, the certificate must
 /// not stand, or the slot would be free and every later refusal false.
 ///
-/// Guards the mark and its light fence in `release::mark`; the heavy fence, `Magazine::in_flight` and the scan before the
-/// certificate in `scarcity::find_or_refuse`.
+/// Guards the mark and its light fence in `release::release_through`; the heavy fence, `Magazine::in_flight` and the scan
+/// before the certificate in `scarcity::find_or_refuse`.
 #[test]
 fn scarcity_is_entered_against_a_release() {
-    explore(3, || {
+    explore(2, || {
         let census = Census::default();
         let tier = census.tier(1);
-        let mut local = tier.local(); // no help from a hint in the magazine that the refused thread itself owns
+        let held = take(&tier).unwrap(); // so this thread has a magazine, and takes the hot path
+        let other = {
+            let tier = tier.clone();
+            spawn(move || drop(take(&tier)))
+        };
+        drop(held);
+        other.join().unwrap();
+        // Free, and seen so by its releaser; and nobody else allocates.
+        let mut local = tier.local(); // whose magazine has no hint
+        assert!(local.try_allocate().is_ok(), "refused although the only slot was free");
+    });
+}
+
+/// Guarantee 2. The same with a thread that releases before it has a magazine.
+///
+/// Guards the mark and its light fence in `release::give_back`.
+#[test]
+fn scarcity_is_entered_against_a_first_release() {
+    explore(2, || {
+        let census = Census::default();
+        let tier = census.tier(1);
+        let mut local = tier.local();
         let held = local.try_allocate().unwrap();
         let releaser = spawn(move || drop(held));
         let early = take(&tier);
         let taken = usize::from(early.is_some());
         drop(early);
         releaser.join().unwrap();
-        // Free, and seen so through the join; and nobody else allocates.
         let late = take(&tier);
         assert!(late.is_some(), "refused although the only slot was free");
         drop(late);
@@ -82,7 +102,7 @@ fn a_slot_seen_free_can_be_had() {
 /// Guards the place of `scarcity::count_claim` in `allocate::claim`, after the exchange, and its Release.
 #[test]
 fn a_claim_leaves_the_count_last() {
-    explore(3, || {
+    explore(2, || {
         let census = Census::default();
         let tier = census.tier(1);
         let held = take(&tier).unwrap();
