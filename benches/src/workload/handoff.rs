@@ -5,6 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use rtrb::{Consumer, Producer, RingBuffer};
+use tierpool::Lease;
 
 use crate::payload::Bytes;
 use crate::roster::{self, Visit};
@@ -18,11 +19,14 @@ use super::CAPACITY;
 /// Entries of the queue.
 const QUEUE: usize = 256;
 
+/// Words of a lease.
+const WORDS: usize = size_of::<Lease<Bytes<4096>>>() / size_of::<usize>();
+
 /// All subjects, and the queue alone with an entry of the size of a lease.
 pub fn fill(cast: &mut Cast) {
     roster::each::<Bytes<4096>, CAPACITY>(&mut Handoff(cast));
     cast.add("queue", Kind::Floor, |orders| {
-        let entries = || || [1_usize, 2, 3];
+        let entries = || || [1_usize; WORDS];
         pass(entries, || |entry| _ = black_box(entry), |batch| orders.serve(1, batch));
     });
 }
