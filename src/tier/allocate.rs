@@ -84,7 +84,7 @@ pub(crate) fn allocate_slow(core: &'static Core, mut caller: Caller) -> Result<T
         return Err(core.closed());
     }
     if scarcity::is_known_empty(core) {
-        return Err(scarcity::refusal(core, 1, 0));
+        return Err(scarcity::refusal(core, caller.magazine, 1, 0));
     }
     if caller.magazine.is_none() {
         caller.magazine = attach::attach(core);
@@ -138,15 +138,18 @@ fn without_magazine(core: &Core, caller: &Caller) -> Option<Taken> {
     loop {
         let mut rest = [0; super::depot::BATCH];
         let mut kept = 0;
-        let more = core.depot.take(|index| {
-            let word = core.header(index).word();
-            if taken.is_none() && word.is_free() {
-                taken = claim(core, Hint { word, index }, caller.site, caller.stamp());
-            } else if word.is_free() {
-                rest[kept] = index;
-                kept += 1;
-            }
-        });
+        let more = core.depot.take(
+            |index| core.header(index).prefetch(),
+            |index| {
+                let word = core.header(index).word();
+                if taken.is_none() && word.is_free() {
+                    taken = claim(core, Hint { word, index }, caller.site, caller.stamp());
+                } else if word.is_free() {
+                    rest[kept] = index;
+                    kept += 1;
+                }
+            },
+        );
         core.depot.store(rest[..kept].iter().copied());
         if taken.is_some() {
             served(core, caller);

@@ -54,17 +54,20 @@ fn claim_many(core: &Core, magazine: &Magazine, caller: &Caller, held: &mut Vec<
         return true;
     }
     let before = held.len();
-    let more = core.depot.take(|index| {
-        let hint = Hint { word: core.header(index).word(), index };
-        if !hint.word.is_free() {
-            return;
-        }
-        if held.len() == end {
-            magazine.found(hint);
-        } else if claim(core, hint, site, stamp).is_some() {
-            held.push(index);
-        }
-    });
+    let more = core.depot.take(
+        |index| core.header(index).prefetch(),
+        |index| {
+            let hint = Hint { word: core.header(index).word(), index };
+            if !hint.word.is_free() {
+                return;
+            }
+            if held.len() == end {
+                magazine.found(hint);
+            } else if claim(core, hint, site, stamp).is_some() {
+                held.push(index);
+            }
+        },
+    );
     magazine.note_elsewhere(held.len() - before, 0);
     more
 }
@@ -89,7 +92,7 @@ pub(crate) unsafe fn allocate_into<T: 'static>(
     let capacity = core.incarnation().capacity;
     if n > capacity || (n > 0 && scarcity::is_known_empty(core)) {
         let closed = core.flags.load(Ordering::Relaxed) & flags::CLOSED != 0;
-        return Err(if closed { core.closed() } else { scarcity::refusal(core, n, 0) });
+        return Err(if closed { core.closed() } else { scarcity::refusal(core, attach::current(core), n, 0) });
     }
     let before = leases.held.len();
     leases.core = Some(core);

@@ -124,11 +124,14 @@ impl Depot {
         true
     }
 
-    /// Takes a batch out and shows its hints to `each`. False if the depot is empty.
-    pub(crate) fn take(&self, mut each: impl FnMut(u32)) -> bool {
+    /// Takes a batch out, shows its hints to `soon` and then to `each`. False if the depot is empty.
+    pub(crate) fn take(&self, soon: impl Fn(u32), mut each: impl FnMut(u32)) -> bool {
         let Some(number) = self.full.pop(self.nodes) else { return false };
         let node = &self.nodes[number as usize - 1];
         let len = (node.len.load(Ordering::Relaxed) as usize).min(BATCH);
+        for hint in &node.hints[..len] {
+            soon(hint.load(Ordering::Relaxed));
+        }
         for hint in &node.hints[..len] {
             each(hint.load(Ordering::Relaxed));
         }
@@ -138,7 +141,7 @@ impl Depot {
 
     /// Forgets all hints: a new tier moves in.
     pub(crate) fn clear(&self) {
-        while self.take(|_| {}) {}
+        while self.take(|_| {}, |_| {}) {}
     }
 
     /// Bytes of the nodes that have been used.

@@ -56,6 +56,8 @@ pub(crate) struct Magazine {
     /// Hints that left by another way than a pop, less those that came by another way than a release. With `top` it
     /// gives the releases, which therefore need no counter.
     moved: AtomicU64,
+    /// Allocations that were refused.
+    refused: AtomicU64,
     /// Not 0 while a bulk release is in flight, whose slots have no marks of their own.
     bulk: AtomicU32,
     entries: [Entry; MAGAZINE],
@@ -72,6 +74,7 @@ unsafe impl Zeroed for Magazine {
             stale: AtomicU64::new(0),
             missed: AtomicU64::new(0),
             moved: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
             bulk: AtomicU32::new(0),
             entries: std::array::from_fn(|_| Entry { word: AtomicU64::new(0), index: AtomicU64::new(0) }),
         }
@@ -187,13 +190,16 @@ impl Magazine {
     pub(crate) fn refill(&self, core: &Core) -> bool {
         let mut len = 0;
         while len + BATCH <= MAGAZINE {
-            let more = core.depot.take(|index| {
-                let word = core.header(index).word();
-                if word.is_free() {
-                    self.set_hint(len, Hint { word, index });
-                    len += 1;
-                }
-            });
+            let more = core.depot.take(
+                |index| core.header(index).prefetch(),
+                |index| {
+                    let word = core.header(index).word();
+                    if word.is_free() {
+                        self.set_hint(len, Hint { word, index });
+                        len += 1;
+                    }
+                },
+            );
             // Batches of one come from releases under scarcity; look for more, until there is a fair stock.
             if !more || len >= MAGAZINE / 4 {
                 break;
@@ -270,6 +276,11 @@ impl Magazine {
         bump(&self.moved, releases as u64);
     }
 
+    /// An allocation was refused.
+    pub(crate) fn note_refused(&self) {
+        bump(&self.refused, 1);
+    }
+
     /// Where the owner's next scan starts.
     pub(crate) fn cursor(&self) -> usize {
         self.cursor.load(Ordering::Relaxed) as usize
@@ -319,11 +330,12 @@ impl Magazine {
         self.owner() != 0
     }
 
-    /// Allocations served at once, allocations served at all, slots released.
-    pub(crate) fn counts(&self) -> (u64, u64, u64) {
+    /// Allocations served at once, allocations served at all, slots released, allocations refused.
+    pub(crate) fn counts(&self) -> [u64; 4] {
         let (top, moved) = (self.top(Ordering::Relaxed), self.moved.load(Ordering::Relaxed));
         let hits = (top / POP).wrapping_sub(self.stale.load(Ordering::Relaxed));
         let releases = (top & LEN).wrapping_add(top / POP).wrapping_add(moved);
-        (hits, hits.wrapping_add(self.missed.load(Ordering::Relaxed)), releases)
+        let allocations = hits.wrapping_add(self.missed.load(Ordering::Relaxed));
+        [hits, allocations, releases, self.refused.load(Ordering::Relaxed)]
     }
 }

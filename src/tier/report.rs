@@ -35,11 +35,13 @@ impl Totals {
             releases: unserved.releases.load(Ordering::Relaxed),
             refusals: unserved.refusals.load(Ordering::Relaxed),
         };
-        core.magazines().iter().map(Magazine::counts).fold(start, |sum, (hits, allocations, releases)| Totals {
-            hits: sum.hits.wrapping_add(hits),
-            allocations: sum.allocations.wrapping_add(allocations),
-            releases: sum.releases.wrapping_add(releases),
-            ..sum
+        core.magazines().iter().map(Magazine::counts).fold(start, |sum, [hits, allocations, releases, refusals]| {
+            Totals {
+                hits: sum.hits.wrapping_add(hits),
+                allocations: sum.allocations.wrapping_add(allocations),
+                releases: sum.releases.wrapping_add(releases),
+                refusals: sum.refusals.wrapping_add(refusals),
+            }
         })
     }
 

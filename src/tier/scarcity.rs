@@ -115,7 +115,7 @@ pub(crate) fn find_or_refuse(core: &'static Core, caller: &Caller) -> Result<Fou
             tally(core);
         }
     }
-    Err(refusal(core, 1, 0))
+    Err(refusal(core, caller.magazine, 1, 0))
 }
 
 struct Pass {
@@ -188,8 +188,13 @@ fn same(a: Option<Site>, b: Option<Site>) -> bool {
 
 /// The error of a refusal; allocates nothing.
 #[cold]
-pub(crate) fn refusal(core: &Core, wanted: usize, free: usize) -> AllocateError {
-    core.unserved.refusals.fetch_add(1, Ordering::Relaxed);
+pub(crate) fn refusal(core: &Core, magazine: Option<&Magazine>, wanted: usize, free: usize) -> AllocateError {
+    match magazine {
+        Some(magazine) => magazine.note_refused(),
+        None => {
+            core.unserved.refusals.fetch_add(1, Ordering::Relaxed);
+        }
+    }
     let incarnation = core.incarnation();
     AllocateError::Exhausted(Exhausted {
         tier: incarnation.name,
