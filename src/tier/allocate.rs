@@ -10,7 +10,6 @@ use super::core::{Core, flags};
 use super::magazine::{Hint, Magazine};
 use super::scarcity::{self, Found};
 use crate::clock;
-use crate::error::AllocateError;
 use crate::slot::header::{Site, pack_stamp};
 use crate::slot::word::{State, Word};
 use crate::sync::Ordering;
@@ -39,9 +38,9 @@ impl Caller {
     }
 }
 
-/// A leased slot, or why not.
+/// The index of a slot leased to the caller, or `None`: then [`scarcity::why`] makes the error, out of the hot path's way.
 #[inline(always)]
-pub(crate) fn allocate(core: &'static Core, caller: Caller) -> Result<Taken, AllocateError> {
+pub(crate) fn allocate(core: &'static Core, caller: Caller) -> Option<u32> {
     if let Some(magazine) = caller.magazine
         && let Some((hint, popped)) = magazine.pop()
     {
@@ -49,7 +48,7 @@ pub(crate) fn allocate(core: &'static Core, caller: Caller) -> Result<Taken, All
             tick();
         }
         if let Some(taken) = claim(core, hint, caller.site, caller.stamp()) {
-            return Ok(taken);
+            return Some(taken.index);
         }
         magazine.note_stale();
     }
@@ -78,14 +77,15 @@ pub(crate) fn claim(core: &Core, hint: Hint, site: Site, stamp: u64) -> Option<T
 /// Looks further for a free slot, step by step; refuses only when there was a moment without any.
 #[cold]
 #[inline(never)]
-pub(crate) fn allocate_slow(core: &'static Core, mut caller: Caller) -> Result<Taken, AllocateError> {
-    let now = core.flags.load(Ordering::Relaxed);
-    if now & flags::CLOSED != 0 {
-        return Err(core.closed());
+pub(crate) fn allocate_slow(core: &'static Core, caller: Caller) -> Option<u32> {
+    if scarcity::is_known_empty(core) || core.flags.load(Ordering::Relaxed) & flags::CLOSED != 0 {
+        return None;
     }
-    if scarcity::is_known_empty(core) {
-        return Err(scarcity::refusal(core, caller.magazine, 1, 0));
-    }
+    look_further(core, caller)
+}
+
+#[inline(never)]
+fn look_further(core: &'static Core, mut caller: Caller) -> Option<u32> {
     if caller.magazine.is_none() {
         caller.magazine = attach::attach(core);
     }
@@ -93,15 +93,15 @@ pub(crate) fn allocate_slow(core: &'static Core, mut caller: Caller) -> Result<T
         Some(magazine) => from_magazine(core, magazine, &caller),
         None => without_magazine(core, &caller),
     };
-    match taken {
-        Some(taken) => Ok(taken),
-        None => match scarcity::find_or_refuse(core, &caller)? {
-            Found::Free(taken) => {
-                served(core, &caller);
-                Ok(taken)
-            }
-            Found::Vacant(taken) => Ok(taken),
-        },
+    if let Some(taken) = taken {
+        return Some(taken.index);
+    }
+    match scarcity::find_or_refuse(core, &caller)? {
+        Found::Free(taken) => {
+            served(core, &caller);
+            Some(taken.index)
+        }
+        Found::Vacant(taken) => Some(taken.index),
     }
 }
 

@@ -91,8 +91,7 @@ pub(crate) unsafe fn allocate_into<T: 'static>(
     );
     let capacity = core.incarnation().capacity;
     if n > capacity || (n > 0 && scarcity::is_known_empty(core)) {
-        let closed = core.flags.load(Ordering::Relaxed) & flags::CLOSED != 0;
-        return Err(if closed { core.closed() } else { scarcity::refusal(core, attach::current(core), n, 0) });
+        return Err(scarcity::why(core, attach::current(core), n, 0));
     }
     let before = leases.held.len();
     leases.core = Some(core);
@@ -109,20 +108,13 @@ pub(crate) unsafe fn allocate_into<T: 'static>(
             continue;
         }
         match allocate_slow(core, caller) {
-            Ok(taken) => leases.held.push(taken.index),
-            Err(error) => {
+            Some(index) => leases.held.push(index),
+            None => {
                 let free = leases.held.len() - before;
                 let panic = release::give_back_many::<T>(core, &leases.held[before..], None);
                 leases.held.truncate(before);
                 rethrow(panic);
-                return Err(match error {
-                    AllocateError::Exhausted(mut exhausted) => {
-                        exhausted.wanted = n;
-                        exhausted.free = free;
-                        AllocateError::Exhausted(exhausted)
-                    }
-                    closed => closed,
-                });
+                return Err(scarcity::why(core, attach::current(core), n, free));
             }
         }
         caller.magazine = attach::current(core);

@@ -17,7 +17,6 @@ use super::depot::Depot;
 use super::magazine::{MAX_MAGAZINES, Magazine};
 use super::report::Totals;
 use super::values::Panic;
-use crate::error::AllocateError;
 use crate::slot::header::{Header, Site};
 use crate::sync::arena::zeroed_slice;
 use crate::sync::atomic::fence;
@@ -221,11 +220,6 @@ impl Core {
                 return Some(next);
             }
         }
-    }
-
-    /// The error of a closed tier.
-    pub(crate) fn closed(&self) -> AllocateError {
-        AllocateError::Closed { tier: self.incarnation().name }
     }
 
     /// One value is gone, or the last `Tier`. When nothing is left, frees the payload and retires the block.

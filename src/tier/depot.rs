@@ -10,7 +10,8 @@
 //!
 //! Hints are only hints. When no empty array is left, what was to be stored is dropped, and scans find the slots.
 //!
-//! `crossbeam-deque` in this place was measured to be slower and allocates when it grows; see `docs/architecture.md`.
+//! `crossbeam-deque` in this place is about as fast, but calls the system allocator when it grows, inside a release; see
+//! `docs/architecture.md`.
 
 use crossbeam_utils::CachePadded;
 

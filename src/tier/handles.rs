@@ -1,6 +1,5 @@
 //! What a handle can do: find its slot, win it, or learn why not.
 
-use super::allocate::Taken;
 use super::core::{Core, flags};
 use super::registry;
 use crate::error::HandleError;
@@ -30,7 +29,7 @@ impl Handle {
 }
 
 /// Leases the handle's slot to the caller: of all who try with one handle, exactly one wins.
-pub(crate) fn attach(core: &'static Core, handle: Handle) -> Result<Taken, HandleError> {
+pub(crate) fn attach(core: &'static Core, handle: Handle) -> Result<u32, HandleError> {
     if handle.tier() != core.id {
         return Err(HandleError::Foreign { handle, tier: core.incarnation().name });
     }
@@ -40,11 +39,7 @@ pub(crate) fn attach(core: &'static Core, handle: Handle) -> Result<Taken, Handl
     };
     let detached = Word::new(handle.generation(), State::Detached);
     let leased = detached.with(State::Leased);
-    if header.compare_exchange(detached, leased) {
-        Ok(Taken { word: leased, index: handle.index() })
-    } else {
-        Err(explain(core, header, handle))
-    }
+    if header.compare_exchange(detached, leased) { Ok(handle.index()) } else { Err(explain(core, header, handle)) }
 }
 
 /// Why the handle did not win.

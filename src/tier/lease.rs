@@ -51,12 +51,12 @@ impl<T: 'static> Lease<T> {
     /// A lease of a slot that has just been leased to the caller.
     ///
     /// # Safety
-    /// The tier in `core` is one of `T`s, and `taken` is leased to nobody else.
+    /// The tier in `core` is one of `T`s, and the slot is leased to nobody else.
     #[inline(always)]
-    pub(crate) unsafe fn new(core: &'static Core, taken: Taken) -> Self {
+    pub(crate) unsafe fn new(core: &'static Core, index: u32) -> Self {
         let watches = core.flags.load(Ordering::Relaxed) & flags::WATCHES_PANICS != 0;
         // SAFETY: by this function's own contract.
-        unsafe { Self::with_birth(core, taken.index, watches && std::thread::panicking()) }
+        unsafe { Self::with_birth(core, index, watches && std::thread::panicking()) }
     }
 
     /// The same, saying whether the slot was leased during a panic.

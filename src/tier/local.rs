@@ -8,6 +8,7 @@ use super::allocate::{Caller, allocate};
 use super::attach;
 use super::lease::Lease;
 use super::magazine::Magazine;
+use super::scarcity;
 use crate::error::AllocateError;
 
 /// An owned magazine of a [`Tier`]: allocating and releasing through it needs no thread-local look-up.
@@ -50,9 +51,11 @@ impl<T: Send + 'static> Local<T> {
     #[track_caller]
     pub fn try_allocate(&mut self) -> Result<Lease<T>, AllocateError> {
         let core = self.tier.core();
-        let taken = allocate(core, Caller { site: Location::caller(), magazine: self.magazine })?;
-        // SAFETY: the core is that of a `Tier<T>`, and the slot has just been leased to this call.
-        Ok(unsafe { Lease::new(core, taken) })
+        match allocate(core, Caller { site: Location::caller(), magazine: self.magazine }) {
+            // SAFETY: the core is that of a `Tier<T>`, and the slot has just been leased to this call.
+            Some(index) => Ok(unsafe { Lease::new(core, index) }),
+            None => Err(scarcity::why(core, self.magazine, 1, 0)),
+        }
     }
 
     /// Releases a lease through this magazine, whoever made it; a lease of another tier goes back to its own.

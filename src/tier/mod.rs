@@ -109,9 +109,11 @@ impl<T: Send + 'static> Tier<T> {
     #[track_caller]
     pub fn try_allocate(&self) -> Result<Lease<T>, AllocateError> {
         let caller = Caller { site: Location::caller(), magazine: attach::current(self.core) };
-        let taken = allocate::allocate(self.core, caller)?;
-        // SAFETY: the core is that of a `Tier<T>`, and the slot has just been leased to this call.
-        Ok(unsafe { Lease::new(self.core, taken) })
+        match allocate::allocate(self.core, caller) {
+            // SAFETY: the core is that of a `Tier<T>`, and the slot has just been leased to this call.
+            Some(index) => Ok(unsafe { Lease::new(self.core, index) }),
+            None => Err(scarcity::why(self.core, caller.magazine, 1, 0)),
+        }
     }
 
     /// `n` slots, or none; never waits. Cheaper a slot than one by one; allocates the buffer, 4 bytes a slot.
@@ -160,9 +162,9 @@ impl<T: Send + 'static> Tier<T> {
     /// # Errors
     /// [`HandleError`]: the handle was used before, is of another tier, or names nothing. Nothing is changed then.
     pub fn attach(&self, handle: Handle) -> Result<Lease<T>, HandleError> {
-        let taken = handles::attach(self.core, handle)?;
+        let index = handles::attach(self.core, handle)?;
         // SAFETY: the core is that of a `Tier<T>`, and the slot has just been leased to this call.
-        Ok(unsafe { Lease::new(self.core, taken) })
+        Ok(unsafe { Lease::new(self.core, index) })
     }
 
     /// Releases the slot of a handle, and remembers the calling line. Exactly one of all who try with it wins.

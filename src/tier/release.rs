@@ -38,6 +38,8 @@ enum Reached {
     Mark,
     /// The slot was given, to a tier that is closed.
     Free,
+    /// There is nothing left to do.
+    End,
 }
 
 /// Releases through the thread's magazine.
@@ -64,27 +66,41 @@ pub(crate) fn release_to<T: 'static>(core: &'static Core, magazine: &Magazine, r
 #[inline(always)]
 fn release_through<T: 'static>(core: &'static Core, magazine: Option<&Magazine>, returned: Returned) {
     let Returned { taken: Taken { word, index }, site, born_in_panic } = returned;
-    let mut reached = Reached::Nothing;
-    if let Some(magazine) = magazine
-        && magazine.push(Hint { word: word.next(State::Free), index })
-    {
-        // Pairs with the heavy fence of `scarcity::find_or_refuse`: either it finds the mark just pushed, or the load
-        // below finds SCARCE.
-        fence::light_beside_membarrier();
-        reached = Reached::Mark;
-        if core.flags.load(Ordering::Relaxed) & SLOW == 0 {
-            give(core, word, index, site);
-            // Pairs with the heavy fence of `close`: either its sweep finds the word just given, or the load below
-            // finds CLOSED. The slot is not ours any more, so only the permanent parts of the control block may be
-            // touched.
-            fence::light_beside_membarrier();
-            reached = Reached::Free;
-            if core.flags.load(Ordering::Relaxed) & flags::CLOSED == 0 {
-                return;
-            }
-        }
+    let reached = attempt(core, magazine, word, index, site, fence::light_beside_membarrier);
+    if reached != Reached::End {
+        release_slow::<T>(core, magazine, word, index, born_in_panic, site, reached);
     }
-    release_slow::<T>(core, magazine, word, index, born_in_panic, site, reached);
+}
+
+/// The steps of the hot path, with either kind of light fence.
+#[inline(always)]
+fn attempt(
+    core: &Core,
+    magazine: Option<&Magazine>,
+    word: Word,
+    index: u32,
+    site: Option<Site>,
+    light: impl Fn(),
+) -> Reached {
+    let Some(magazine) = magazine else { return Reached::Nothing };
+    if !magazine.push(Hint { word: word.next(State::Free), index }) {
+        return Reached::Nothing;
+    }
+    // Pairs with the heavy fence of `scarcity::find_or_refuse`: either it finds the mark just pushed, or the load
+    // below finds SCARCE.
+    light();
+    if core.flags.load(Ordering::Relaxed) & SLOW != 0 {
+        return Reached::Mark;
+    }
+    give(core, word, index, site);
+    // Pairs with the heavy fence of `close`: either its sweep finds the word just given, or the load below
+    // finds CLOSED. The slot is not ours any more, so only the permanent parts of the control block may be
+    // touched.
+    light();
+    if core.flags.load(Ordering::Relaxed) & flags::CLOSED != 0 {
+        return Reached::Free;
+    }
+    Reached::End
 }
 
 /// The slot is free from here on.
@@ -105,13 +121,21 @@ fn release_slow<T: 'static>(
     index: u32,
     born_in_panic: bool,
     site: Option<Site>,
-    reached: Reached,
+    mut reached: Reached,
 ) {
+    if !core.fence.is_membarrier() {
+        // Here the hot path did not even try.
+        let magazine = magazine.or_else(|| attach::current(core));
+        reached = attempt(core, magazine, word, index, site, || core.fence.light());
+        if reached == Reached::End {
+            return;
+        }
+    }
     if reached == Reached::Free {
         return rethrow(close::bury::<T>(core, index, word.next(State::Free)).err());
     }
     if reached == Reached::Mark
-        && let Some(magazine) = magazine
+        && let Some(magazine) = magazine.or_else(|| attach::current(core))
     {
         magazine.unpush();
     }

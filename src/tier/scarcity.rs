@@ -86,17 +86,17 @@ fn plenty(core: &Core) -> i64 {
 }
 
 /// The last resort: finds a free slot by its word, or makes one, or refuses because at some moment there was none.
-pub(crate) fn find_or_refuse(core: &'static Core, caller: &Caller) -> Result<Found, AllocateError> {
+pub(crate) fn find_or_refuse(core: &'static Core, caller: &Caller) -> Option<Found> {
     // A pass before entering scarcity: most often the slots are only where no hint is.
     if let Some(taken) = pass(core, caller).taken {
-        return Ok(Found::Free(taken));
+        return Some(Found::Free(taken));
     }
     if let Some(taken) = rebuild::one(core, caller) {
-        return Ok(Found::Vacant(taken));
+        return Some(Found::Vacant(taken));
     }
     let entered = core.flags.fetch_or(flags::SCARCE, Ordering::AcqRel) | flags::SCARCE;
     if entered & flags::CLOSED != 0 {
-        return Err(core.closed());
+        return None;
     }
     // Whether this call can certify. If the certificate stands already, it only has to look.
     let certify = entered & flags::CERTIFIED == 0 && {
@@ -105,7 +105,7 @@ pub(crate) fn find_or_refuse(core: &'static Core, caller: &Caller) -> Result<Fou
         !core.magazines().iter().any(|magazine| magazine.in_flight(core))
     };
     if let Some(taken) = scan(core, caller) {
-        return Ok(Found::Free(taken));
+        return Some(Found::Free(taken));
     }
     if certify {
         // Release: pairs with the Acquire in `is_known_empty`; the scan comes before the certificate. It fails if
@@ -115,7 +115,7 @@ pub(crate) fn find_or_refuse(core: &'static Core, caller: &Caller) -> Result<Fou
             tally(core);
         }
     }
-    Err(refusal(core, caller.magazine, 1, 0))
+    None
 }
 
 struct Pass {
@@ -186,9 +186,14 @@ fn same(a: Option<Site>, b: Option<Site>) -> bool {
     matches!((a, b), (Some(a), Some(b)) if std::ptr::eq(a, b))
 }
 
-/// The error of a refusal; allocates nothing.
+/// Why `free` slots at most could be had of the `wanted`: the error of an allocation that has just been refused. Allocates
+/// nothing.
 #[cold]
-pub(crate) fn refusal(core: &Core, magazine: Option<&Magazine>, wanted: usize, free: usize) -> AllocateError {
+#[inline(never)]
+pub(crate) fn why(core: &Core, magazine: Option<&Magazine>, wanted: usize, free: usize) -> AllocateError {
+    if core.flags.load(Ordering::Relaxed) & flags::CLOSED != 0 {
+        return AllocateError::Closed { tier: core.incarnation().name };
+    }
     match magazine {
         Some(magazine) => magazine.note_refused(),
         None => {
