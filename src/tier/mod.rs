@@ -223,7 +223,7 @@ impl<T: Send + 'static> Tier<T> {
         self.core.incarnation().capacity
     }
 
-    /// Bytes that the tier uses beside its payload: 32 a slot for headers, about 9 for hints, 1,088 for each thread that
+    /// Bytes that the tier uses beside its payload: 32 a slot for headers, about 4 for hints, 1,088 for each thread that
     /// used it at the same time, and its control block.
     pub fn overhead_bytes(&self) -> usize {
         report::overhead_bytes(self.core)
