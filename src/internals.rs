@@ -1,11 +1,25 @@
 //! What the models in `loom-tests` reach beside the public surface. In the loom build only.
 
-use crate::tier::attach;
+use std::panic::Location;
+
+use crate::tier::allocate::Caller;
 use crate::tier::depot::Depot;
+use crate::tier::scarcity::{self, Found};
+use crate::tier::{Tier, attach};
+use crate::Lease;
 
 /// Ends the calling thread's use of all tiers, as its exit does.
 pub fn exit_thread() {
     attach::exit();
+}
+
+/// The last resort of an allocation, without the hints that come before it.
+#[track_caller]
+pub fn search<T: Send + 'static>(tier: &Tier<T>) -> Option<Lease<T>> {
+    let caller = Caller { site: Location::caller(), magazine: None };
+    let (Found::Free(taken) | Found::Vacant(taken)) = scarcity::find_or_refuse(tier.core(), &caller)?;
+    // SAFETY: as in `Tier::try_allocate`.
+    Some(unsafe { Lease::new(tier.core(), taken.index) })
 }
 
 /// A depot alone.
@@ -25,7 +39,7 @@ impl Hints {
     /// Takes one hint.
     pub fn take(&self) -> Option<u32> {
         let mut taken = None;
-        self.0.take(|hint| taken = Some(hint));
+        self.0.take(|_| {}, |hint| taken = Some(hint));
         taken
     }
 }

@@ -85,14 +85,18 @@ impl Census {
 
     /// A tier whose factory fails at the attempts (from 0) that `fails` says.
     pub fn tier_failing(&self, capacity: usize, fails: impl Fn(usize) -> bool + Send + Sync + 'static) -> Tier<Value> {
-        let (census, tools) = (self.clone(), Tools { cell: UnsafeCell::new(0), ended: Arc::clone(&self.ended) });
+        let (census, tools) = (self.clone(), Tools { bench: Arc::default(), ended: Arc::clone(&self.ended) });
         let factory = move || {
-            tools.touch();
+            tools.bench.use_it();
             if fails(census.attempts.fetch_add(1, Ordering::Relaxed)) {
                 return Err("the factory is on strike");
             }
             census.made.fetch_add(1, Ordering::Relaxed);
-            Ok(Value { cell: UnsafeCell::new(0), dropped: Arc::clone(&census.dropped) })
+            Ok(Value {
+                cell: UnsafeCell::new(0),
+                bench: Arc::clone(&tools.bench),
+                dropped: Arc::clone(&census.dropped),
+            })
         };
         Tier::builder("model").capacity(capacity).try_build_with(factory).unwrap()
     }
@@ -118,33 +122,41 @@ impl Census {
     }
 }
 
-/// What a factory works with: loom demands that its end comes after its every use.
+/// What a factory owns: it goes with the tier's incarnation.
 struct Tools {
-    cell: UnsafeCell<usize>,
+    bench: Arc<Bench>,
     ended: Arc<AtomicUsize>,
-}
-
-// SAFETY: `touch` only reads, and `drop` has the tools alone; loom fails the model if it has not.
-unsafe impl Sync for Tools {}
-
-impl Tools {
-    fn touch(&self) {
-        // SAFETY: nobody writes before `drop`.
-        self.cell.with(|cell| unsafe { std::hint::black_box(*cell) });
-    }
 }
 
 impl Drop for Tools {
     fn drop(&mut self) {
-        // SAFETY: whoever drops the tools has them alone.
-        self.cell.with_mut(|cell| unsafe { *cell = 1 });
+        // SAFETY: whoever drops the tools is the last to use the bench, or loom fails the model.
+        self.bench.0.with_mut(|uses| unsafe { *uses = 1 });
         self.ended.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Stands for the memory of an incarnation, payload and factory, which loom does not watch: used by the factory and by each
+/// value's `Drop`, gone with the tools.
+#[derive(Default)]
+struct Bench(UnsafeCell<usize>);
+
+// SAFETY: `use_it` only reads, and `Tools::drop` comes after every use; loom fails the model if it does not.
+unsafe impl Sync for Bench {}
+// SAFETY: as above.
+unsafe impl Send for Bench {}
+
+impl Bench {
+    fn use_it(&self) {
+        // SAFETY: nobody writes before `Tools::drop`.
+        self.0.with(|uses| unsafe { std::hint::black_box(*uses) });
     }
 }
 
 /// A value through which loom itself notices two hands on one slot, or a hand-over that orders nothing.
 pub struct Value {
     cell: UnsafeCell<usize>,
+    bench: Arc<Bench>,
     dropped: Arc<AtomicUsize>,
 }
 
@@ -159,6 +171,7 @@ impl Value {
 impl Drop for Value {
     fn drop(&mut self) {
         self.touch();
+        self.bench.use_it();
         self.dropped.fetch_add(1, Ordering::Relaxed);
     }
 }

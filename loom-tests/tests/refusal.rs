@@ -1,15 +1,16 @@
 //! No false exhaustion (guarantee 2): the exact refusal, and the cheap one by count and certificate.
 #![cfg(loom)]
 
+use tierpool::internals::search;
 use tierpool_loom::{Census, assert_quiet, explore, spawn, take};
 
-/// Guarantee 2. Two slots, of which one is always free, though not always the same: an allocation that looks at one after the
-/// other must not take them both for held.
+/// Guarantee 2. Two slots, of which one is always free, though not always the same: a search that looks at one after the other
+/// must not take them both for held.
 ///
-/// Guards the second collect of `scarcity::scan` and its comparison.
+/// Guards the second collect of `scarcity::scan` and its comparison with the first.
 #[test]
 fn a_refusal_only_when_nothing_was_free() {
-    explore(2, || {
+    explore(3, || {
         let census = Census::default();
         let tier = census.tier(2);
         let (mut one, mut two) = (tier.local(), tier.local());
@@ -18,15 +19,13 @@ fn a_refusal_only_when_nothing_was_free() {
         two.release(second);
         let other = {
             let tier = tier.clone();
-            spawn(move || assert!(take(&tier).is_some(), "refused although one slot of two was always free"))
+            spawn(move || assert!(search(&tier).is_some(), "refused although one slot of two was always free"))
         };
-        // The free slot moves: first free, then second held, by a hint that only `two` has.
+        // The free slot moves: now the first is free, then the second is held, by a hint that only `two` has.
         one.release(first);
         let second = two.try_allocate().unwrap();
         other.join().unwrap();
         drop(second);
-        drop((one, two));
-        assert_quiet(&tier, 4);
     });
 }
 
@@ -146,5 +145,36 @@ fn a_certificate_is_for_one_scarcity() {
         drop((a, b));
         drop(local);
         assert_quiet(&tier, 6);
+    });
+}
+
+/// Guarantee 2. A thread that found nothing free may be stopped before it certifies, until that scarcity has ended and another
+/// begun: then its certificate is void.
+///
+/// Guards the epoch that `scarcity::end_if_plenty` adds to the flags.
+#[test]
+fn a_late_certificate_is_void() {
+    explore(2, || {
+        let census = Census::default();
+        let tier = census.tier(2);
+        let (a, b) = (take(&tier).unwrap(), take(&tier).unwrap());
+        let refused = {
+            let tier = tier.clone();
+            spawn(move || drop(search(&tier)))
+        };
+        // One step as far as the others can see: what matters is where they stand before it and after.
+        loom::stop_exploring();
+        drop((a, b)); // counted, and the end of scarcity, if that had begun
+        let held = (tier.try_allocate(), tier.try_allocate());
+        loom::explore();
+        let refused_again = {
+            let tier = tier.clone();
+            spawn(move || drop(search(&tier)))
+        };
+        drop(held.1);
+        refused.join().unwrap();
+        refused_again.join().unwrap();
+        let mut local = tier.local(); // whose magazine has no hint
+        assert!(local.try_allocate().is_ok(), "refused although one slot of two was free");
     });
 }

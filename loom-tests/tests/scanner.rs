@@ -2,11 +2,12 @@
 //! word's generation, never torn).
 #![cfg(loom)]
 
+use tierpool::HandleError;
 use tierpool_loom::{Census, explore, spawn};
 
 /// A report names the line that allocated at the generation that it shows.
 ///
-/// Guards the Release fence in `Header::lease`, the Acquire fence in `Header::read` and the second look at the word there.
+/// Guards the Acquire fence in `Header::read` and the second look at the word there.
 #[test]
 fn a_holder_is_read_whole() {
     explore(3, || {
@@ -26,5 +27,31 @@ fn a_holder_is_read_whole() {
             assert_eq!(line, Some(lines[holder.handle.generation() as usize - 1]), "the line of another holder");
         }
         owner.join().unwrap();
+    });
+}
+
+/// The error of a stale handle names the lines of its own use, or none.
+///
+/// Guards the Release fence in `Header::lease`.
+#[test]
+fn an_error_names_its_own_lines() {
+    explore(3, || {
+        let census = Census::default();
+        let tier = census.tier(1);
+        let allocated = line!() + 1;
+        let handle = tier.try_allocate().unwrap().detach();
+        tier.release(handle).unwrap();
+        let next = {
+            let tier = tier.clone();
+            spawn(move || tier.try_allocate().unwrap())
+        };
+        match tier.release(handle).unwrap_err() {
+            HandleError::Stale { allocated_at, .. } => {
+                let line = allocated_at.map(|site| site.line());
+                assert!(line.is_none_or(|line| line == allocated), "the line of the next holder");
+            }
+            other => panic!("{other}"),
+        }
+        next.join().unwrap();
     });
 }
