@@ -34,7 +34,7 @@ if [ $# -eq 0 ]; then
         echo "The models fail on the sources as they are: nothing can be shown by breaking them."
         exit 1
     fi
-    grep '^explored' "$log"
+    grep -o 'explored .*' "$log"
     echo
 fi
 
@@ -56,7 +56,7 @@ for patch in "$here"/mutations/*.patch; do
         if ! models "$file" --no-run >"$scratch/log" 2>&1; then
             fault "$name" "$file::$test" "DOES NOT COMPILE: $(grep -m1 '^error' "$scratch/log")"
         elif models "$file" -- --exact "$test" >"$scratch/log" 2>&1; then
-            fault "$name" "$file::$test" "SURVIVED: $(grep -m1 '^explored' "$scratch/log" || echo "no such model")"
+            fault "$name" "$file::$test" "SURVIVED: $(grep -m1 -o 'explored .*' "$scratch/log" || echo "no such model")"
         elif ! grep -q "^model $test failed" "$scratch/log"; then
             fault "$name" "$file::$test" "FAILED OTHERWISE: $(tail -1 "$scratch/log")"
         else

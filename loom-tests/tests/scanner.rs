@@ -52,6 +52,6 @@ fn an_error_names_its_own_lines() {
             }
             other => panic!("{other}"),
         }
-        next.join().unwrap();
+        drop(next.join().unwrap());
     });
 }
