@@ -2,11 +2,11 @@
 
 use std::panic::Location;
 
+use crate::Lease;
 use crate::tier::allocate::Caller;
 use crate::tier::depot::Depot;
 use crate::tier::scarcity::{self, Found};
 use crate::tier::{Tier, attach};
-use crate::Lease;
 
 /// Ends the calling thread's use of all tiers, as its exit does.
 pub fn exit_thread() {
