@@ -12,7 +12,7 @@ use super::core::{Core, Incarnation, flags};
 use super::depot::{BATCH, MAX_SLOTS};
 use super::registry::{self, MAX_CORES, NoCore};
 use super::report::Totals;
-use super::values::{self, Factory, Payload, Reset, Values};
+use super::values::{self, Factory, Payload, Reset, Values, rethrow};
 use crate::clock;
 use crate::error::BuildError;
 use crate::slot::word::State;
@@ -194,8 +194,9 @@ impl<T: Send + 'static> Drop for Unopened<T> {
         }
         let incarnation = self.core.incarnation();
         // SAFETY: it was made for these pointers, no value is left, and nobody else knows of them.
-        unsafe { (incarnation.free)(incarnation) };
+        let panic = unsafe { (incarnation.free)(incarnation) };
         registry::retire(self.core);
+        rethrow(panic);
     }
 }
 

@@ -16,7 +16,7 @@ use crossbeam_utils::CachePadded;
 use super::depot::Depot;
 use super::magazine::{MAX_MAGAZINES, Magazine};
 use super::report::Totals;
-use super::values::Panic;
+use super::values::{Panic, rethrow};
 use crate::slot::header::{Header, Site};
 use crate::sync::arena::zeroed_slice;
 use crate::sync::atomic::fence;
@@ -52,7 +52,7 @@ pub(crate) struct Incarnation {
     /// Makes a value for a vacant slot that the caller holds: `Payload::build` for the tier's type.
     pub(crate) build: unsafe fn(&Core, u32) -> Result<(), Option<Panic>>,
     /// Frees `payload` and `values` when the last value is gone.
-    pub(crate) free: unsafe fn(&Incarnation),
+    pub(crate) free: unsafe fn(&Incarnation) -> Option<Panic>,
     /// The counters of the block's magazines when this tier began.
     pub(crate) base: Totals,
 }
@@ -64,7 +64,7 @@ impl Incarnation {
         payload: std::ptr::null_mut(),
         values: std::ptr::null_mut(),
         build: |_, _| Err(None),
-        free: |_| {},
+        free: |_| None,
         base: Totals::ZERO,
     };
 }
@@ -232,8 +232,9 @@ impl Core {
             let incarnation = self.incarnation();
             // SAFETY: `free` was made for these pointers by the builder; the count was the last, so no value, lease
             // or tier remains that could use them, and only one thread sees the count reach zero.
-            unsafe { (incarnation.free)(incarnation) };
+            let panic = unsafe { (incarnation.free)(incarnation) };
             super::registry::retire(self);
+            rethrow(panic);
         }
     }
 

@@ -150,19 +150,23 @@ pub(crate) fn layout<T>(capacity: usize) -> Option<Layout> {
     Layout::array::<T>(capacity).ok()?.align_to(64).ok()
 }
 
-/// Frees the payload and the `Values` of an incarnation of `T`s.
+/// Frees the payload and the `Values` of an incarnation of `T`s. What factory and reset have captured is dropped too; a
+/// panic in that is returned.
 ///
 /// # Safety
 /// The incarnation was built for `T`, no value is left in the payload, and nobody uses either any more.
-pub(crate) unsafe fn free<T>(incarnation: &Incarnation) {
+pub(crate) unsafe fn free<T>(incarnation: &Incarnation) -> Option<Panic> {
     // SAFETY: by the contract both were made by the builder (`Box::into_raw`, and `alloc` with this very layout) and
     // nobody uses them any more. A layout that could be made once can be made again.
-    unsafe {
-        drop(Box::from_raw(incarnation.values.cast::<Values<T>>()));
+    let Values { factory, reset } = unsafe {
         if let Some(layout) = layout::<T>(incarnation.capacity)
             && layout.size() > 0
         {
             dealloc(incarnation.payload, layout);
         }
-    }
+        *Box::from_raw(incarnation.values.cast::<Values<T>>())
+    };
+    let first = catch_unwind(AssertUnwindSafe(|| drop(factory))).err();
+    let second = catch_unwind(AssertUnwindSafe(|| drop(reset))).err();
+    first.or(second)
 }
