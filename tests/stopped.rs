@@ -464,6 +464,11 @@ mod at_each_instruction {
     #[test]
     fn refusals_are_exact_behind_a_thread_that_stands_in_the_refusal() {
         assert!(walk(8, STRIDE, |_| 0, few) > 100);
+        // All back and nothing back by turns: scarcity ends and is certified anew between any two instructions.
+        for period in [2, 3, 5, 8] {
+            let gives = |halts: usize| if halts.is_multiple_of(period) { usize::MAX } else { 0 };
+            assert!(walk(8, STRIDE, gives, few) > 100);
+        }
         for period in [3, 50, 400] {
             assert!(walk(8, STRIDE, |halts| usize::from(halts.is_multiple_of(period)), few) > 100);
             // Enough at once that scarcity ends and begins again.
