@@ -20,6 +20,8 @@ use crate::sync::{AtomicU32, AtomicU64, Ordering};
 pub(crate) const MAGAZINE: usize = if cfg!(loom) { 2 } else { 64 };
 /// Magazines that a tier can have: threads beyond that many at once go without, more slowly.
 pub(crate) const MAX_MAGAZINES: usize = if cfg!(loom) { 3 } else { 4096 };
+/// Hints with which a refill is content.
+const STOCK: usize = if cfg!(loom) { 1 } else { MAGAZINE / 4 };
 /// How many of a victim's hints a thief copies at once.
 pub(crate) const LOOT: usize = if cfg!(loom) { 1 } else { 16 };
 
@@ -201,7 +203,7 @@ impl Magazine {
                 },
             );
             // Batches of one come from releases under scarcity; look for more, until there is a fair stock.
-            if !more || len >= MAGAZINE / 4 {
+            if !more || len >= STOCK {
                 break;
             }
         }
