@@ -272,7 +272,8 @@ fn thread_local_destructors_may_allocate_and_release() {
         // Joining a thread waits for its destructors too.
         thread::spawn(worker).join().unwrap();
         let now = accounted(&tier);
-        assert_eq!((now.free, now.magazines), (70, magazines), "the thread left something behind");
+        // Fewer, if a thread of another test exits that used a former tier in the same place.
+        assert!(now.free == 70 && now.magazines <= magazines, "the thread left something behind: {now:?}");
         assert_eq!(now.allocations, now.releases);
         assert_eq!(drain(&tier), 70);
         drop(tier);

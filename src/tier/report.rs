@@ -85,7 +85,8 @@ pub struct Snapshot {
     pub releases: u64,
     /// Allocations refused since the tier was built.
     pub refusals: u64,
-    /// Magazines that threads and [`Local`](crate::Local)s own at present.
+    /// Magazines that threads and [`Local`](crate::Local)s own at present; among them those of living threads that used a
+    /// former tier whose control block this one has taken over.
     pub magazines: usize,
     /// Whether the tier is known to have been out of free slots lately, so that releases are counted exactly.
     pub scarce: bool,
