@@ -115,10 +115,11 @@ fn a_refusal_names_the_greediest_line() {
     drop((few, many));
 }
 
-/// Looking on stops nobody and shows nothing torn: each site goes with its thread.
+/// Looking on stops nobody and shows nothing torn: each site goes with its thread, on a slot that changes hands all the
+/// time.
 #[test]
 fn holders_of_a_busy_tier_are_never_torn() {
-    let tier = tier(16);
+    let tier = tier(1);
     let done = AtomicBool::new(false);
     thread::scope(|threads| {
         let mut workers = Vec::new();
@@ -128,15 +129,14 @@ fn holders_of_a_busy_tier_are_never_torn() {
                 let mut count = 0u64;
                 while !done.load(Ordering::Relaxed) {
                     let lease = if name == "even" { even(tier) } else { odd(tier) };
-                    drop(lease);
-                    count += 1;
+                    count += u64::from(lease.is_some());
                 }
                 count
             };
             workers.push(thread::Builder::new().name(name.into()).spawn_scoped(threads, work).unwrap());
         }
         let mut seen = 0;
-        while seen < if cfg!(debug_assertions) { 2_000 } else { 20_000 } {
+        while seen < if cfg!(debug_assertions) { 5_000 } else { 100_000 } {
             for holder in tier.holders() {
                 seen += 1;
                 let expected = if holder.site.unwrap().line() == EVEN { "even" } else { "odd" };
@@ -144,20 +144,20 @@ fn holders_of_a_busy_tier_are_never_torn() {
                 assert!(holder.age < Duration::from_secs(60), "{holder}");
             }
             let now = tier.snapshot();
-            assert_eq!(now.free + now.leased + now.claimed, 16, "{now:?}");
+            assert_eq!(now.free + now.leased + now.claimed, 1, "{now:?}");
         }
         done.store(true, Ordering::Relaxed);
         assert!(workers.into_iter().all(|worker| worker.join().unwrap() > 0));
     });
-    assert_eq!(accounted(&tier).free, 16);
+    assert_eq!(accounted(&tier).free, 1);
 }
 
 const EVEN: u32 = line!() + 3;
 
-fn even(tier: &Tier<u64>) -> tierpool::Lease<u64> {
-    tier.try_allocate().unwrap()
+fn even(tier: &Tier<u64>) -> Option<tierpool::Lease<u64>> {
+    tier.try_allocate().ok()
 }
 
-fn odd(tier: &Tier<u64>) -> tierpool::Lease<u64> {
-    tier.try_allocate().unwrap()
+fn odd(tier: &Tier<u64>) -> Option<tierpool::Lease<u64>> {
+    tier.try_allocate().ok()
 }

@@ -3,7 +3,9 @@
 mod common;
 
 use std::cell::RefCell;
-use std::sync::Barrier;
+use std::hint::spin_loop;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Barrier, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -186,6 +188,46 @@ fn a_close_amid_releases_drops_each_value_once() {
         drop(tier);
         assert_eq!((census.made(), census.dropped()), (32, 32), "round {round}");
     }
+}
+
+/// TORTURE 8: a release and a close at the very same moment: one of the two sees the other, or a value is never dropped.
+#[test]
+fn a_release_at_the_moment_of_a_close_is_not_overlooked() {
+    let census = Census::default();
+    let turn = AtomicUsize::new(0);
+    let table = Mutex::new(None);
+    const ROUNDS: usize = if cfg!(debug_assertions) { 3_000 } else { 20_000 };
+    // Spins for the moment that matters, and makes way if the other does not run at all.
+    let wait = |reached: &dyn Fn(usize) -> bool| {
+        for spins in 0.. {
+            if reached(turn.load(Ordering::SeqCst)) {
+                return;
+            }
+            if spins < 500 { spin_loop() } else { thread::yield_now() }
+        }
+    };
+    thread::scope(|threads| {
+        threads.spawn(|| {
+            for round in 0..ROUNDS {
+                wait(&|turn| turn == 3 * round + 1);
+                let lease: Lease<Citizen> = table.lock().unwrap().take().unwrap();
+                turn.store(3 * round + 2, Ordering::SeqCst);
+                (0..round % 64).for_each(|_| spin_loop());
+                drop(lease);
+                turn.store(3 * round + 3, Ordering::SeqCst);
+            }
+        });
+        for round in 0..ROUNDS {
+            let tier = census.tier(1);
+            *table.lock().unwrap() = Some(tier.try_allocate().unwrap());
+            turn.store(3 * round + 1, Ordering::SeqCst);
+            wait(&|turn| turn > 3 * round + 1);
+            (0..round / 64 % 64).for_each(|_| spin_loop());
+            tier.close();
+            wait(&|turn| turn == 3 * round + 3);
+            assert_eq!((accounted(&tier).absent, census.alive()), (1, 0), "round {round}");
+        }
+    });
 }
 
 /// `close_and_wait` waits for what is held elsewhere, and names it when its patience ends.

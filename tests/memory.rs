@@ -73,7 +73,7 @@ fn a_tier_that_ends_frees_its_payload() {
         for last in ["tier", "lease", "handle", "local", "thread"] {
             let big = big.clone();
             let make = move || vec![big[0]; 4096];
-            let tier = Tier::builder("payload").capacity(100).build_with(make).unwrap();
+            let tier = Tier::builder("payload").capacity(1_000).build_with(make).unwrap();
             let lease = tier.try_allocate().unwrap();
             match last {
                 "lease" => {
