@@ -476,6 +476,27 @@ mod at_each_instruction {
         }
     }
 
+    /// TORTURE 28: a release that began before slots were scarce, and ends after the other has made certain that none is
+    /// free: of one slot, and of several at once.
+    #[test]
+    fn a_release_that_stood_while_slots_became_scarce_is_found() {
+        let releases = |operations: &mut Operations| {
+            for _ in 0..10 * ROUNDS {
+                // Not halted meanwhile, so that there is something to release.
+                let lease = operations.tier.try_allocate();
+                let _ = operations.tier.try_allocate_into(&mut operations.bulk, 3);
+                Victim::step(|| {
+                    operations.bulk.release_all();
+                    drop(lease);
+                });
+            }
+        };
+        for period in [2, 3, 4, 7] {
+            let gives = |halts: usize| if halts.is_multiple_of(period) { usize::MAX } else { 0 };
+            assert!(walk(8, STRIDE, gives, releases) > 100);
+        }
+    }
+
     /// TORTURE 28: bursts beyond the magazine's size, so that the victim stands in refill and flush, and half of a batch is
     /// nowhere but in its hands.
     #[test]
