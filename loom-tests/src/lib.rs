@@ -14,7 +14,7 @@ use loom::thread::JoinHandle;
 use tierpool::{Lease, Tier};
 
 /// How long a model may take; `LOOM_MAX_DURATION`, in seconds, overrides.
-const PATIENCE: Duration = Duration::from_secs(40);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs `model` once for each order of its steps that loom can tell apart, with at most `preemptions` switches away from
 /// a thread that could go on (`LOOM_MAX_PREEMPTIONS` overrides), and logs how many there were, and whether all.

@@ -67,7 +67,7 @@ fn bulk_release_against_close() {
 
 /// Guarantee 4. Releases one by one and in bulk by two threads, and everything is there again.
 ///
-/// Guards the counters of `Magazine::note_elsewhere` and `Magazine::pop_many`.
+/// Guards the counting by `Magazine::note_elsewhere` in `release::give_back_many`.
 #[test]
 fn bulk_and_single_are_counted_alike() {
     explore(2, || {

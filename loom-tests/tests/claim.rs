@@ -6,8 +6,7 @@ use tierpool_loom::{Census, assert_quiet, explore, spawn, take};
 /// Guarantee 1. The owner pops a hint of its magazine while another thread finds the same slot, by looking into that
 /// magazine or by the slot's word: one has it.
 ///
-/// Guards the exchange in `Header::compare_exchange`, through which `allocate::claim` goes, and the Release in
-/// `Header::give`, which makes one holder's writes come before the next one's.
+/// Guards the exchange in `Header::compare_exchange`, through which `allocate::claim` goes.
 #[test]
 fn an_owners_claim_against_anothers() {
     explore(2, || {
@@ -28,7 +27,7 @@ fn an_owners_claim_against_anothers() {
 /// Guarantee 1. A hint that is left of a use long gone (here: of a slot that has been through another's hands meanwhile, and
 /// is back at a later generation, or is still held) claims nothing.
 ///
-/// Guards the generation in the word that `allocate::claim` compares.
+/// Guards that `allocate::claim` asks the word, and does not believe the hint.
 #[test]
 fn a_stale_hint_claims_nothing() {
     explore(3, || {

@@ -6,7 +6,7 @@ use tierpool_loom::{Census, explore, spawn, take};
 
 /// Guarantees 4 and 5. A lease is released while the tier is closed: releaser or closer drops the value.
 ///
-/// Guards the second light fence in `release::release_through` and the look at CLOSED after it, the heavy fence in
+/// Guards the second light fence in `release::attempt` and the look at CLOSED after it, the heavy fence in
 /// `close::close`, and the exchange in `close::bury`.
 #[test]
 fn close_against_release() {

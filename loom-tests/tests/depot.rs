@@ -11,7 +11,7 @@ use tierpool_loom::{explore, spawn};
 /// One thread takes a hint, the other takes two and puts the first back: a head that left and came back is not mistaken
 /// for the old one, and every hint is still there, once.
 ///
-/// Guards the tag in `depot::successor`, and the Release of `Stack::push` with the Acquire of `Stack::pop`.
+/// Guards the tag in `depot::successor`.
 #[test]
 fn a_head_that_comes_back_is_another() {
     explore(3, || {
@@ -33,7 +33,7 @@ fn a_head_that_comes_back_is_another() {
 
 /// Two threads store and take at once, so that used nodes go round.
 ///
-/// Guards the Release of `Stack::push`: who gets a node gets what was written to it.
+/// Guards the Release of `Stack::push` and the Acquire of `Stack::pop`: who gets a node gets what was written to it.
 #[test]
 fn a_node_comes_with_its_hints() {
     explore(3, || {

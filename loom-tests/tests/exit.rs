@@ -8,7 +8,7 @@ use tierpool_loom::{Census, assert_quiet, explore, spawn, take};
 ///
 /// The thread's locals are destroyed by loom itself here, as part of the thread.
 ///
-/// Guards `Magazine::leave`: nothing that it does to a hint takes the slot away.
+/// Guards the search by words in `scarcity::find_or_refuse`: what `Magazine::leave` does to a hint takes no slot away.
 #[test]
 fn thread_exit_against_a_claim() {
     explore(2, || {

@@ -14,7 +14,7 @@ fn use_up(tier: &Tier<Value>, handle: Handle) -> bool {
 
 /// Guarantee 1. Two copies of a handle are attached at once: exactly one wins.
 ///
-/// Guards the exchange in `handles::attach`, and the Acquire of it: the value is as who detached it left it.
+/// Guards the exchange in `handles::attach`.
 #[test]
 fn attach_against_attach() {
     explore(3, || {

@@ -32,7 +32,7 @@ fn a_refusal_only_when_nothing_was_free() {
 /// Guarantee 2. A thread enters scarcity while another releases: if the release did not see the flag, the certificate must
 /// not stand, or the slot would be free and every later refusal false.
 ///
-/// Guards the mark and its light fence in `release::release_through`; the heavy fence, `Magazine::in_flight` and the scan
+/// Guards the mark and its light fence in `release::attempt`; the heavy fence, `Magazine::in_flight` and the scan
 /// before the certificate in `scarcity::find_or_refuse`.
 #[test]
 fn scarcity_is_entered_against_a_release() {
@@ -98,7 +98,8 @@ fn a_slot_seen_free_can_be_had() {
 /// Guarantee 2. A slot that is counted stays in the count until it is claimed: the count may be too large for a moment, and
 /// never too small.
 ///
-/// Guards the place of `scarcity::count_claim` in `allocate::claim`, after the exchange, and its Release.
+/// Guards the place of `scarcity::count_claim` in `allocate::claim`, after the exchange, its Release, and the Acquire of the count in
+/// `scarcity::is_known_empty`.
 #[test]
 fn a_claim_leaves_the_count_last() {
     explore(2, || {
