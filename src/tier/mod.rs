@@ -183,7 +183,9 @@ impl<T: Send + 'static> Tier<T> {
 
     /// Closes the tier: it hands out nothing any more, and drops every free value now, every other when it comes back.
     ///
-    /// Leases and handles stay valid. Closing twice does nothing more. One pass over the headers; does not wait.
+    /// Leases and handles stay valid. Closing twice does nothing more. One pass over the headers; does not wait: a slot whose
+    /// release was under way meanwhile, on a thread that is stopped in the middle of it, may be allocated once more by a
+    /// thread that had looked for one before, and is dropped when it comes back.
     ///
     /// # Panics
     /// If a value's `Drop` panics, after all free values have been dropped.
