@@ -6,7 +6,7 @@
 //! other threads do, and costs two passes over the headers.
 //!
 //! # The cheap refusal
-//! *Scarcity* makes later refusals one load. Its parts:
+//! *Scarcity* makes later refusals a few loads. Its parts:
 //!
 //! - **The count.** A release under scarcity first adds one to [`Core::count`], then makes its slot free in the state
 //!   `Counted`; a claim of a `Counted` slot takes the one off afterwards. So at every moment the count is at least the
