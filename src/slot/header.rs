@@ -24,8 +24,56 @@ pub(crate) struct Header {
     site: AtomicPtr<Location<'static>>,
     /// The coarse clock at allocation in the upper half, the number of the allocating thread in the lower.
     stamp: AtomicU64,
-    /// The line of the explicit release that ended the last use, or null: `Drop` has no line.
-    released: AtomicPtr<Location<'static>>,
+    /// A [`Note`]: what it says depends on the state.
+    note: AtomicU64,
+}
+
+/// What the fourth word of a header says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Note {
+    /// Nothing.
+    None,
+    /// Of a slot that is nobody's: the line of the explicit release that ended the last use. `Drop` has no line.
+    Released(Site),
+    /// Of a detached slot: the coarse tick at which its handle expires.
+    Deadline(Tick),
+    /// Of a slot held by `SharedLease`s: how many there are.
+    Sharers(u32),
+}
+
+/// The two low bits of a note; sites are aligned, and have none.
+const NOTE_KIND: u64 = 3;
+const NOTE_DEADLINE: u64 = 1;
+const NOTE_SHARERS: u64 = 2;
+
+const _: () = assert!(align_of::<Location<'static>>() as u64 > NOTE_KIND);
+
+impl Note {
+    #[inline(always)]
+    pub(crate) fn released(site: Option<Site>) -> Self {
+        site.map_or(Note::None, Note::Released)
+    }
+
+    #[inline(always)]
+    fn bits(self) -> u64 {
+        match self {
+            Note::None => 0,
+            // Exposed, so that `from_bits` may make a pointer of it again.
+            Note::Released(site) => ptr::from_ref(site).expose_provenance() as u64,
+            Note::Deadline(tick) => (u64::from(tick.0) << 2) | NOTE_DEADLINE,
+            Note::Sharers(count) => (u64::from(count) << 2) | NOTE_SHARERS,
+        }
+    }
+
+    fn from_bits(bits: u64) -> Self {
+        match bits & NOTE_KIND {
+            0 if bits == 0 => Note::None,
+            // SAFETY: a note of this kind is only made of a `&'static Location`, in `bits`.
+            0 => Note::Released(unsafe { &*ptr::with_exposed_provenance(bits as usize) }),
+            NOTE_DEADLINE => Note::Deadline(Tick((bits >> 2) as u32)),
+            _ => Note::Sharers((bits >> 2) as u32),
+        }
+    }
 }
 
 #[cfg(not(loom))]
@@ -39,7 +87,7 @@ unsafe impl Zeroed for Header {
             word: AtomicU64::new(0),
             site: AtomicPtr::new(ptr::null_mut()),
             stamp: AtomicU64::new(0),
-            released: AtomicPtr::new(ptr::null_mut()),
+            note: AtomicU64::new(0),
         }
     }
 }
@@ -49,7 +97,7 @@ unsafe impl Zeroed for Header {
 pub(crate) struct Record {
     pub(crate) word: Word,
     pub(crate) site: Option<Site>,
-    pub(crate) released: Option<Site>,
+    pub(crate) note: Note,
     pub(crate) tick: Tick,
     pub(crate) thread: u32,
 }
@@ -112,14 +160,18 @@ impl Header {
         leased
     }
 
-    /// For the holder only: which line releases, if one does.
+    /// For the holder only: what to note beside the next word.
     ///
     /// Release: pairs with the Acquire fence in `read`, as the fence in `lease` does; a store of its own because a
     /// lease may be released by another thread than the one that made that fence.
     #[inline(always)]
-    pub(crate) fn set_released(&self, site: Option<Site>) {
-        let site = site.map_or(ptr::null_mut(), |site| ptr::from_ref(site).cast_mut());
-        self.released.store(site, Ordering::Release);
+    pub(crate) fn set_note(&self, note: Note) {
+        self.note.store(note.bits(), Ordering::Release);
+    }
+
+    /// For the holder only: the note as it stands.
+    pub(crate) fn held_note(&self) -> Note {
+        Note::from_bits(self.note.load(Ordering::Relaxed))
     }
 
     /// The line that allocated, unguarded: for tallies whose caller compares words before and after.
@@ -134,13 +186,13 @@ impl Header {
         for _ in 0..TRIES {
             let word = self.word();
             let site = self.site.load(Ordering::Relaxed);
-            let released = self.released.load(Ordering::Relaxed);
+            let note = Note::from_bits(self.note.load(Ordering::Relaxed));
             let stamp = self.stamp.load(Ordering::Relaxed);
             // Acquire fence: pairs with the Release fence in `lease`; see there.
             fence(Ordering::Acquire);
             if self.word.load(Ordering::Relaxed) == word.bits() {
                 let (tick, thread) = unpack_stamp(stamp);
-                return Some(Record { word, site: as_site(site), released: as_site(released), tick, thread });
+                return Some(Record { word, site: as_site(site), note, tick, thread });
             }
         }
         None

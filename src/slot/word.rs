@@ -10,48 +10,72 @@
 
 use std::fmt;
 
-/// What a slot is doing. The order of the numbers carries the rule above: idle states first, then `Claimed`, then
-/// `Leased`.
+/// What a slot is doing. The order of the numbers carries the rule above: what has to be made fit for use, what is fit,
+/// what is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 #[repr(u8)]
 pub enum State {
-    /// No value: never built, or closed.
+    /// No value: never built, removed to shrink the tier, or closed.
     Absent = 0,
-    /// A value, and nobody's.
-    Free = 1,
-    /// Free, and counted in the tier's exact count of what was released under scarcity.
-    Counted = 2,
+    /// A used value, which has to be cleaned before its next use.
+    Dirty = 1,
     /// No value: it was discarded or taken, and the factory could not replace it yet.
-    Quarantined = 3,
+    Quarantined = 2,
+    /// A shared value that was retired: free as soon as no pin can see it any more.
+    Retired = 3,
+    /// The reclaimer, or an allocation that helps it, builds, cleans or examines the value.
+    Maintenance = 4,
+    /// A value, and nobody's.
+    Free = 5,
+    /// Free, and counted in the tier's exact count of what was released under scarcity.
+    Counted = 6,
     /// Held by whoever holds the handle of this generation.
-    Detached = 4,
-    /// Its winner is writing the header, or rebuilding the value.
-    Claimed = 5,
+    Detached = 7,
+    /// Read by whoever holds the handle of this generation, under a pin.
+    Shared = 8,
+    /// Held by some `SharedLease`s.
+    SharedLease = 9,
+    /// Its winner is writing the header.
+    Claimed = 10,
     /// Held by one [`Lease`](crate::Lease).
-    Leased = 6,
+    Leased = 11,
 }
 
 impl State {
     /// Every state, in the order of their numbers.
-    pub(crate) const ALL: [State; 7] = [
+    pub(crate) const ALL: [State; 12] = [
         State::Absent,
+        State::Dirty,
+        State::Quarantined,
+        State::Retired,
+        State::Maintenance,
         State::Free,
         State::Counted,
-        State::Quarantined,
         State::Detached,
+        State::Shared,
+        State::SharedLease,
         State::Claimed,
         State::Leased,
     ];
+
+    /// Whether somebody outside this crate holds the slot, so that reports name a holder.
+    pub(crate) const fn is_held(self) -> bool {
+        matches!(self, State::Leased | State::Detached | State::Shared | State::SharedLease)
+    }
 }
 
 impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             State::Absent => "absent",
-            State::Free | State::Counted => "free",
+            State::Dirty => "dirty",
             State::Quarantined => "quarantined",
+            State::Retired => "retired",
+            State::Maintenance => "in maintenance",
+            State::Free | State::Counted => "free",
             State::Detached => "detached",
+            State::Shared | State::SharedLease => "shared",
             State::Claimed => "being claimed",
             State::Leased => "leased",
         })
@@ -116,6 +140,13 @@ impl Word {
     pub(crate) const fn next(self, state: State) -> Self {
         Word((self.0 & !STATE_MASK).wrapping_add(1 << STATE_BITS) | state as u64)
     }
+
+    /// The next word in the slot's life with `state`: of the same generation if that makes the word larger, else of the
+    /// next. This is the rule that words only grow.
+    #[inline]
+    pub(crate) const fn to(self, state: State) -> Self {
+        if state as u64 > self.0 & STATE_MASK { self.with(state) } else { self.next(state) }
+    }
 }
 
 impl fmt::Debug for Word {
@@ -141,18 +172,28 @@ mod tests {
     /// The rule that the snapshot by sums rests on: each step of a slot's life makes its word larger.
     #[test]
     fn words_only_grow() {
-        use State::*;
-        let same_generation =
-            [(Free, Claimed), (Counted, Claimed), (Quarantined, Claimed), (Claimed, Leased), (Detached, Leased)];
-        for (from, to) in same_generation {
-            let word = Word::new(5, from);
-            assert!(word.with(to).bits() > word.bits(), "{from:?} to {to:?}");
-        }
         for from in State::ALL {
             for to in State::ALL {
                 let word = Word::new(5, from);
                 assert!(word.next(to).bits() > word.bits(), "{from:?} to {to:?}");
+                assert!(word.to(to).bits() > word.bits(), "{from:?} to {to:?}");
+                assert!(word.to(to).generation() <= 6, "{from:?} to {to:?}");
             }
+        }
+    }
+
+    /// The hot paths say `with` where `to` would say the same: these steps keep the generation.
+    #[test]
+    fn steps_that_keep_the_generation() {
+        use State::*;
+        for (from, to) in [(Free, Claimed), (Counted, Claimed), (Claimed, Leased), (Detached, Leased)] {
+            let word = Word::new(5, from);
+            assert_eq!(word.to(to), word.with(to), "{from:?} to {to:?}");
+        }
+        // What was cleaned, retired, rebuilt or newly built becomes free without another generation: the lines in its
+        // header still belong to its last use.
+        for from in [Absent, Dirty, Quarantined, Retired] {
+            assert_eq!(Word::new(5, from).to(Maintenance).to(Free), Word::new(5, Free), "{from:?}");
         }
     }
 }

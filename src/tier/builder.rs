@@ -167,6 +167,8 @@ impl<T: Send + 'static> Unopened<T> {
             header.give(header.word().next(State::Free));
         }
         core.depot.clear();
+        core.dirty.clear();
+        core.retired.clear();
         // The last batch first, so that the first allocations get the first slots.
         for first in (0..capacity as u32).step_by(BATCH).rev() {
             core.depot.store((first..(first + BATCH as u32).min(capacity as u32)).collect::<Vec<_>>().into_iter());

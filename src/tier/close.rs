@@ -54,16 +54,17 @@ pub(crate) fn wait(core: &'static Core, patience: Duration) -> Result<(), CloseE
 }
 
 /// Moves every idle slot to `Absent`. A panic in a value's `Drop` is held back until all are done.
-fn sweep<T: 'static>(core: &'static Core, detached_too: bool) {
+fn sweep<T: 'static>(core: &'static Core, orphaned: bool) {
     let mut panic = None;
     for (index, header) in core.headers().iter().enumerate() {
         loop {
             let word = header.word();
             let idle = match word.state() {
-                State::Free | State::Counted | State::Quarantined => true,
-                State::Detached => detached_too,
+                State::Free | State::Counted | State::Dirty | State::Quarantined => true,
+                // Nobody is left who could bring the handle, or who could have pinned the value.
+                State::Detached | State::Shared | State::Retired => orphaned,
                 // Held: its holder will find the flag. Absent: done.
-                State::Claimed | State::Leased | State::Absent => false,
+                State::Maintenance | State::SharedLease | State::Claimed | State::Leased | State::Absent => false,
             };
             if !idle {
                 break;

@@ -13,6 +13,7 @@ use std::cell::UnsafeCell;
 
 use crossbeam_utils::CachePadded;
 
+use super::chain::{Chain, Link};
 use super::depot::Depot;
 use super::magazine::{MAX_MAGAZINES, Magazine};
 use super::report::Totals;
@@ -37,8 +38,16 @@ pub(crate) mod flags {
     pub(crate) const RESETS: u64 = 1 << 4;
     /// A lease remembers whether it was made during a panic, to tell whether one came over its value.
     pub(crate) const WATCHES_PANICS: u64 = 1 << 5;
+    /// Somebody waits for a slot: a release hands its slot over.
+    pub(crate) const WAITERS: u64 = 1 << 6;
+    /// Values are cleaned after they were released, by the reclaimer or by an allocation that helps it.
+    pub(crate) const DEFERS: u64 = 1 << 7;
+    /// A value is examined before it is handed out.
+    pub(crate) const VALIDATES: u64 = 1 << 8;
+    /// The background reclaimer looks after the tier.
+    pub(crate) const BACKGROUND: u64 = 1 << 9;
     /// One end of scarcity.
-    pub(crate) const EPOCH: u64 = 1 << 8;
+    pub(crate) const EPOCH: u64 = 1 << 16;
 }
 
 /// The tier that lives in a control block.
@@ -90,6 +99,12 @@ pub(crate) struct Core {
     magazines_used: AtomicUsize,
 
     pub(crate) depot: Depot,
+    /// The links of the two chains: a slot is in one of them at most.
+    pub(crate) links: &'static [Link],
+    /// Slots that are `Dirty`.
+    pub(crate) dirty: Chain,
+    /// Slots that are `Retired`, and that no pass has taken on yet.
+    pub(crate) retired: Chain,
     /// At least the number of slots that are `Counted`; see [`scarcity`](super::scarcity).
     pub(crate) count: CachePadded<AtomicI64>,
     /// Slots that are not `Absent`, and one more while a `Tier` exists. At zero the incarnation ends.
@@ -136,6 +151,9 @@ impl Core {
             magazines: zeroed_slice(MAX_MAGAZINES)?,
             magazines_used: AtomicUsize::new(0),
             depot: Depot::new(slots)?,
+            links: zeroed_slice(slots)?,
+            dirty: Chain::new(),
+            retired: Chain::new(),
             count: CachePadded::new(AtomicI64::new(0)),
             live: CachePadded::new(AtomicUsize::new(0)),
             tiers: AtomicUsize::new(0),

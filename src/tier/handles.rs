@@ -4,7 +4,7 @@ use super::core::{Core, flags};
 use super::registry;
 use crate::error::HandleError;
 use crate::slot::handle::Handle;
-use crate::slot::header::{Header, Record};
+use crate::slot::header::{Header, Note, Record};
 use crate::slot::word::{State, Word};
 use crate::sync::Ordering;
 
@@ -68,6 +68,9 @@ fn explain(core: &Core, header: &Header, handle: Handle) -> HandleError {
         handle,
         tier,
         allocated_at: record.and_then(|record| record.site),
-        released_at: record.and_then(|record| record.released),
+        released_at: record.and_then(|record| match record.note {
+            Note::Released(site) => Some(site),
+            _ => None,
+        }),
     }
 }

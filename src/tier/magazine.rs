@@ -311,7 +311,7 @@ impl Magazine {
         }
     }
 
-    /// Whether the owner may be in the middle of a release: of a bulk, or of a slot that is still leased at the very use
+    /// Whether the owner may be in the middle of a release: of a bulk, or of a slot that is still held at the very use
     /// that some hint says is over.
     ///
     /// To be called after a heavy fence; see [`scarcity`](super::scarcity).
@@ -321,7 +321,7 @@ impl Magazine {
         let marks = |at| {
             let hint = self.hint(at, Ordering::Acquire);
             let word = core.header(hint.index).word();
-            word.is(State::Leased) && word.next(State::Free) == hint.word
+            matches!(word.state(), State::Leased | State::Maintenance) && word.to(State::Free) == hint.word
         };
         // Acquire: pairs with the Release in `set_bulk`; if a bulk has ended, its slots are seen free.
         self.bulk.load(Ordering::Acquire) != 0 || (0..len.min(MAGAZINE)).any(marks)

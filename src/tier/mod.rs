@@ -9,6 +9,7 @@ pub(crate) mod allocate;
 pub(crate) mod attach;
 pub(crate) mod builder;
 pub(crate) mod bulk;
+pub(crate) mod chain;
 pub(crate) mod close;
 pub(crate) mod core;
 pub(crate) mod depot;

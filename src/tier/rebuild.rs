@@ -10,7 +10,7 @@ use super::core::{Core, flags};
 use super::release::{self, Returned};
 use super::values::{Panic, Payload, rethrow};
 use crate::clock;
-use crate::slot::header::Site;
+use crate::slot::header::{Note, Site};
 use crate::slot::word::{State, Word};
 use crate::sync::Ordering;
 
@@ -65,7 +65,7 @@ pub(crate) unsafe fn vacate<T: 'static>(core: &'static Core, taken: Taken, site:
         let second = release::give_back::<T>(core, None, taken, site).err();
         rethrow(panic.or(second));
     } else {
-        quarantine(core, taken.index, taken.word.next(State::Quarantined));
+        quarantine(core, taken.index, taken.word.to(State::Quarantined));
         rethrow(panic);
     }
 }
@@ -74,7 +74,7 @@ pub(crate) unsafe fn vacate<T: 'static>(core: &'static Core, taken: Taken, site:
 fn quarantine(core: &'static Core, index: u32, word: Word) {
     let header = core.header(index);
     core.quarantined.fetch_add(1, Ordering::Relaxed);
-    header.set_released(None);
+    header.set_note(Note::None);
     header.give(word);
     // Pairs with the heavy fence in `close`: either the closer's sweep sees the word, or this sees the flag.
     core.fence.light();
@@ -97,7 +97,7 @@ pub(crate) fn one(core: &'static Core, caller: &Caller) -> Option<Taken> {
     }
     for (index, header) in core.headers().iter().enumerate() {
         let word = header.word();
-        let claimed = word.with(State::Claimed);
+        let claimed = word.to(State::Maintenance);
         if !word.is(State::Quarantined) || !header.compare_exchange(word, claimed) {
             continue;
         }
@@ -105,7 +105,7 @@ pub(crate) fn one(core: &'static Core, caller: &Caller) -> Option<Taken> {
         core.quarantined.fetch_sub(1, Ordering::Relaxed);
         // SAFETY: the claim made the slot ours, a quarantined slot has no value, and `build` is this tier's.
         if unsafe { (core.incarnation().build)(core, index) }.is_err() {
-            quarantine(core, index, claimed.next(State::Quarantined));
+            quarantine(core, index, claimed.to(State::Quarantined));
             return None;
         }
         core.rebuilt_at.store(0, Ordering::Relaxed);

@@ -12,7 +12,7 @@ use super::magazine::{Hint, Magazine};
 use super::rebuild;
 use super::scarcity;
 use super::values::{Panic, rethrow};
-use crate::slot::header::Site;
+use crate::slot::header::{Note, Site};
 use crate::slot::word::{State, Word};
 use crate::sync::{Ordering, fence};
 
@@ -83,7 +83,8 @@ fn attempt(
     light: impl Fn(),
 ) -> Reached {
     let Some(magazine) = magazine else { return Reached::Nothing };
-    if !magazine.push(Hint { word: word.next(State::Free), index }) {
+    let free = word.next(State::Free);
+    if !magazine.push(Hint { word: free, index }) {
         return Reached::Nothing;
     }
     // Pairs with the heavy fence of `scarcity::find_or_refuse`: either it finds the mark just pushed, or the load
@@ -92,7 +93,7 @@ fn attempt(
     if core.flags.load(Ordering::Relaxed) & SLOW != 0 {
         return Reached::Mark;
     }
-    give(core, word, index, site);
+    give(core, free, index, site);
     // Pairs with the heavy fence of `close`: either its sweep finds the word just given, or the load below
     // finds CLOSED. The slot is not ours any more, so only the permanent parts of the control block may be
     // touched.
@@ -105,10 +106,10 @@ fn attempt(
 
 /// The slot is free from here on.
 #[inline(always)]
-fn give(core: &Core, leased: Word, index: u32, site: Option<Site>) {
+fn give(core: &Core, free: Word, index: u32, site: Option<Site>) {
     let header = core.header(index);
-    header.set_released(site);
-    header.give(leased.next(State::Free));
+    header.set_note(Note::released(site));
+    header.give(free);
 }
 
 /// Goes on where the hot path could not.
@@ -146,7 +147,7 @@ fn release_slow<T: 'static>(
     }
 }
 
-/// Gives a leased slot, with a value fit for the next user, back through `magazine`, or else the thread's, attaching one if
+/// Gives a slot that the caller holds (leased, or in maintenance), with a value fit for the next user, back through `magazine`, or else the thread's, attaching one if
 /// need be. A panic in the value's `Drop` is returned.
 pub(crate) fn give_back<T: 'static>(
     core: &'static Core,
@@ -158,19 +159,19 @@ pub(crate) fn give_back<T: 'static>(
         return give_counted::<T>(core, None, taken, site);
     };
     magazine.make_room(core);
-    let Taken { word, index } = taken;
-    magazine.push(Hint { word: word.next(State::Free), index });
+    let (free, index) = (taken.word.to(State::Free), taken.index);
+    magazine.push(Hint { word: free, index });
     // As in `release_through`.
     core.fence.light();
     if core.flags.load(Ordering::Relaxed) & flags::SCARCE != 0 {
         magazine.unpush();
         return give_counted::<T>(core, Some(magazine), taken, site);
     }
-    give(core, word, index, site);
+    give(core, free, index, site);
     // As in `release_through`.
     core.fence.light();
     if core.flags.load(Ordering::Relaxed) & flags::CLOSED != 0 {
-        return close::bury::<T>(core, index, word.next(State::Free));
+        return close::bury::<T>(core, index, free);
     }
     Ok(())
 }
@@ -183,7 +184,7 @@ pub(crate) fn give_back_many<T: 'static>(core: &'static Core, held: &[u32], site
     match attach::attach(core) {
         Some(magazine) if mark_many(core, magazine) => {
             magazine.note_elsewhere(0, rest.len());
-            rest.iter().for_each(|&index| give(core, core.header(index).held_word(), index, site));
+            rest.iter().for_each(|&index| give(core, core.header(index).held_word().to(State::Free), index, site));
             magazine.set_bulk(false);
             // As in `release_through`.
             core.fence.light();
@@ -242,9 +243,9 @@ fn give_counted<T: 'static>(
             core.unserved.releases.fetch_add(1, Ordering::Relaxed);
         }
     }
-    let free = taken.word.next(State::Counted);
+    let free = taken.word.to(State::Counted);
     let header = core.header(taken.index);
-    header.set_released(site);
+    header.set_note(Note::released(site));
     header.give(free);
     if !core.depot.store(std::iter::once(taken.index))
         && let Some(magazine) = magazine

@@ -63,7 +63,7 @@ impl Totals {
 pub struct Snapshot {
     /// The tier's name.
     pub tier: &'static str,
-    /// Slots that the tier has; the next six numbers add up to it.
+    /// Slots that the tier has; the next ten numbers add up to it.
     pub capacity: usize,
     /// Slots that an allocation may have.
     pub free: usize,
@@ -71,11 +71,19 @@ pub struct Snapshot {
     pub leased: usize,
     /// Slots held by a handle.
     pub detached: usize,
+    /// Slots held by a shared handle, or by `SharedLease`s.
+    pub shared: usize,
+    /// Shared slots that were retired, and wait for the pins under which they may still be read.
+    pub retired: usize,
+    /// Released slots that have to be cleaned before their next use.
+    pub dirty: usize,
+    /// Slots that are being cleaned, built or examined at this moment.
+    pub maintenance: usize,
     /// Slots that change hands at this moment.
     pub claimed: usize,
     /// Slots without a value, because the factory has not yet replaced it.
     pub quarantined: usize,
-    /// Slots dropped since the tier was closed.
+    /// Slots without a value: not yet built, removed again, or dropped since the tier was closed.
     pub absent: usize,
     /// Slots handed out since the tier was built.
     pub allocations: u64,
@@ -102,7 +110,7 @@ impl Snapshot {
 
     /// The share of slots that somebody holds, from 0 to 1.
     pub fn utilization(&self) -> f64 {
-        (self.leased + self.detached + self.claimed) as f64 / self.capacity as f64
+        (self.leased + self.detached + self.shared + self.claimed) as f64 / self.capacity as f64
     }
 }
 
@@ -112,7 +120,7 @@ impl Snapshot {
 pub struct Holder {
     /// The slot's name at present; of a leased slot it cannot be attached.
     pub handle: Handle,
-    /// Leased or detached.
+    /// Leased, detached or shared.
     pub state: State,
     /// How long ago it was allocated, by the coarse clock: never too small, and too large by no more than the clock
     /// stood still before the allocation. See [`clock`].
@@ -154,6 +162,10 @@ pub(crate) fn snapshot(core: &Core) -> Snapshot {
         free: count(State::Free) + count(State::Counted),
         leased: count(State::Leased),
         detached: count(State::Detached),
+        shared: count(State::Shared) + count(State::SharedLease),
+        retired: count(State::Retired),
+        dirty: count(State::Dirty),
+        maintenance: count(State::Maintenance),
         claimed: count(State::Claimed),
         quarantined: count(State::Quarantined),
         absent: count(State::Absent),
@@ -172,7 +184,7 @@ pub(crate) fn holders(core: &Core) -> Vec<Holder> {
     clock::tick();
     let held = |(index, header): (usize, &crate::slot::header::Header)| {
         let record = header.read()?;
-        matches!(record.word.state(), State::Leased | State::Detached).then(|| Holder {
+        record.word.state().is_held().then(|| Holder {
             handle: Handle::new(core.id, index as u32, record.word.generation()),
             state: record.word.state(),
             age: clock::age(record.tick),

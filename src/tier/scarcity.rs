@@ -28,7 +28,6 @@ use super::magazine::{Hint, Magazine};
 use super::rebuild;
 use crate::error::{AllocateError, Exhausted};
 use crate::slot::header::Site;
-use crate::slot::word::State;
 use crate::sync::Ordering;
 use crate::sync::atomic::fence;
 
@@ -164,7 +163,7 @@ fn scan(core: &Core, caller: &Caller) -> Option<Taken> {
 /// then an exact count of the winner.
 fn tally(core: &Core) {
     let mut frequent: [(Option<Site>, usize); 4] = [(None, 0); 4];
-    let held = |header: &&crate::slot::header::Header| matches!(header.word().state(), State::Leased | State::Detached);
+    let held = |header: &&crate::slot::header::Header| header.word().state().is_held();
     for header in core.headers().iter().filter(held) {
         let site = header.site_hint();
         if let Some((_, count)) = frequent.iter_mut().find(|(known, count)| *count > 0 && same(*known, site)) {

@@ -1,0 +1,128 @@
+//! A chain of slots: which ones are dirty, which ones are retired.
+//!
+//! A tagged Treiber stack through an array of links, one a slot, so that adding needs no memory and nobody waits. Unlike
+//! hints, membership is exact: a slot is added by whoever has just made it dirty or retired, and only whoever takes
+//! it off again may move it on (but for the end of its tier, which makes it `Absent` where it is; then it is skipped when
+//! it is met).
+//!
+//! The head holds a slot's index in its low 28 bits (from 1; 0 is the end) and above it a tag that grows with each
+//! change. So a head that has not changed means that nothing was added or taken meanwhile; and a thread that is stopped
+//! between its load and its compare-exchange is deceived only if exactly 2³⁶ changes pass meanwhile.
+
+use crossbeam_utils::CachePadded;
+
+use super::depot::MAX_SLOTS;
+use crate::sync::arena::Zeroed;
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
+
+const INDEX_BITS: u32 = 28;
+const INDEX_MASK: u64 = (1 << INDEX_BITS) - 1;
+const _: () = assert!(MAX_SLOTS < 1 << INDEX_BITS);
+
+/// The number of the slot that is next in whatever chain a slot is in; 0 at the end.
+pub(crate) struct Link(AtomicU32);
+
+// SAFETY: zero is the end of a chain; nothing needs `Drop`.
+unsafe impl Zeroed for Link {
+    #[cfg(loom)]
+    fn zeroed() -> Self {
+        Link(AtomicU32::new(0))
+    }
+}
+
+/// A chain's head at some moment. Equal heads: nothing was added or taken between the two readings.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Head(u64);
+
+impl Head {
+    pub(crate) fn is_empty(self) -> bool {
+        self.0 & INDEX_MASK == 0
+    }
+
+    /// The head after this one, naming slot `number`.
+    fn then(self, number: u32) -> Head {
+        Head(((self.0 & !INDEX_MASK).wrapping_add(1 << INDEX_BITS)) | u64::from(number))
+    }
+}
+
+/// See the module's header.
+pub(crate) struct Chain(CachePadded<AtomicU64>);
+
+impl Chain {
+    pub(crate) fn new() -> Self {
+        Chain(CachePadded::new(AtomicU64::new(0)))
+    }
+
+    /// The head as it stands.
+    ///
+    /// Acquire: pairs with the Release in `add`.
+    pub(crate) fn head(&self) -> Head {
+        Head(self.0.load(Ordering::Acquire))
+    }
+
+    /// Adds a slot, which is in no chain.
+    pub(crate) fn add(&self, links: &[Link], index: u32) {
+        let mut head = Head(self.0.load(Ordering::Relaxed));
+        loop {
+            links[index as usize].0.store((head.0 & INDEX_MASK) as u32, Ordering::Relaxed);
+            // Release: pairs with the Acquire in `take`, `take_all` and `head`; the link comes before its place, and
+            // what was done to the slot before it was added comes before what is done after it is taken.
+            match self.0.compare_exchange_weak(head.0, head.then(index + 1).0, Ordering::Release, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(now) => head = Head(now),
+            }
+        }
+    }
+
+    /// Takes the slot that was added last.
+    pub(crate) fn take(&self, links: &[Link]) -> Option<u32> {
+        // Acquire: pairs with the Release in `add`, here and on failure below: the link is read.
+        let mut head = Head(self.0.load(Ordering::Acquire));
+        loop {
+            let index = ((head.0 & INDEX_MASK) as u32).checked_sub(1)?;
+            // May be another's by now, and then of no use; the tag makes the exchange fail.
+            let next = links[index as usize].0.load(Ordering::Relaxed);
+            match self.0.compare_exchange_weak(head.0, head.then(next).0, Ordering::Acquire, Ordering::Acquire) {
+                Ok(_) => return Some(index),
+                Err(now) => head = Head(now),
+            }
+        }
+    }
+
+    /// Takes all, the last added first.
+    pub(crate) fn take_all(&self, links: &'static [Link]) -> Taken {
+        let mut head = Head(self.0.load(Ordering::Relaxed));
+        loop {
+            if head.is_empty() {
+                return Taken { next: 0, links };
+            }
+            // Acquire: pairs with the Release in `add`; a chain's earlier members come through its later ones, since
+            // each addition continues the release sequence of those before it.
+            match self.0.compare_exchange_weak(head.0, head.then(0).0, Ordering::Acquire, Ordering::Relaxed) {
+                Ok(_) => return Taken { next: (head.0 & INDEX_MASK) as u32, links },
+                Err(now) => head = Head(now),
+            }
+        }
+    }
+
+    /// Forgets all members: a new tier moves in.
+    pub(crate) fn clear(&self) {
+        self.0.store(Head(self.0.load(Ordering::Relaxed)).then(0).0, Ordering::Relaxed);
+    }
+}
+
+/// Slots taken off a chain together. Each is read before it is shown, and may then be added to a chain again.
+pub(crate) struct Taken {
+    next: u32,
+    links: &'static [Link],
+}
+
+impl Iterator for Taken {
+    type Item = u32;
+
+    fn next(&mut self) -> Option<u32> {
+        let index = self.next.checked_sub(1)?;
+        self.next = self.links[index as usize].0.load(Ordering::Relaxed);
+        Some(index)
+    }
+}
