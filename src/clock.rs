@@ -1,12 +1,14 @@
 //! The coarse clock: one number that allocations stamp and nobody reads from the system on the hot path.
 //!
-//! Reading a clock costs 10 to 25 ns, several allocations' worth. So a tick is advanced by whoever passes by on a
-//! cold path, by every thousandth or so allocation of a busy thread, and by a program that calls [`tick`] itself, from
-//! an event loop for example. Between ticks it stands still, so that an age computed from it is
-//! never too small, and is exact to a tick while anything advances it.
+//! Reading a clock costs 10 to 25 ns, several allocations' worth. So a tick is advanced by the reclaimer, by whoever
+//! passes by on a cold path, by every thousandth or so allocation of a busy thread, and by a program that calls [`tick`]
+//! itself, from an event loop for example. Between ticks it stands still, and it never goes back: an age computed
+//! from it is never too small, and is exact to a tick while anything advances it.
+//!
+//! A program that simulates time, or has read the clock anyway, gives the time itself: [`tick_to`].
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Milliseconds a tick. A 32-bit count of them wraps after 497 days.
@@ -17,7 +19,8 @@ pub(crate) const TICK_MILLIS: u32 = 10;
 pub(crate) struct Tick(pub(crate) u32);
 
 static START: OnceLock<Instant> = OnceLock::new();
-static NOW: AtomicU32 = AtomicU32::new(0);
+/// In ticks since [`START`].
+static NOW: AtomicU64 = AtomicU64::new(0);
 
 /// Starts the clock; called before the first tier exists, so that [`tick`] never waits for an initialiser.
 pub(crate) fn init() {
@@ -32,23 +35,112 @@ pub fn tick() {
     if cfg!(loom) {
         return; // an execution that loom replays must take the same turns, whatever time it is
     }
+    tick_to(Instant::now());
+}
+
+/// Advances the coarse clock to `now`, which the caller has read or made up; one in the past changes nothing.
+///
+/// With it a test or a simulation decides what time it is: the clock then stands still until real time has caught
+/// up. Deadlines and time-outs of all tiers of the process go by this clock; threads that sleep until one do not.
+/// Before the first tier is built it does nothing.
+///
+/// ```
+/// use std::time::{Duration, Instant};
+/// use tierpool::{Tier, clock};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let tier: Tier<u64> = Tier::builder("jobs").capacity(1).build_with(|| 0)?;
+/// let forgotten = tier.try_allocate()?.detach_for(Duration::from_secs(60));
+/// clock::tick_to(Instant::now() + Duration::from_secs(61));
+/// assert_eq!(tier.reclaim().expired, 1);
+/// assert!(tier.attach(forgotten).is_err());
+/// # Ok(()) }
+/// ```
+pub fn tick_to(now: Instant) {
     if let Some(start) = START.get() {
-        let ticks = start.elapsed().as_millis() / u128::from(TICK_MILLIS);
-        // Relaxed: a lone number; readers tolerate any recent value. Truncation is the documented wrap. Two callers
-        // may store out of order, which sets the clock back by the time between them, until the next call.
-        NOW.store(ticks as u32, Ordering::Relaxed);
+        let ticks = now.saturating_duration_since(*start).as_millis() / u128::from(TICK_MILLIS);
+        // Relaxed: a lone number; readers tolerate any recent value. The largest wins, so that it never goes back.
+        NOW.fetch_max(ticks as u64, Ordering::Relaxed);
     }
+}
+
+/// Sets the time of an execution of loom, which begins at 0.
+#[cfg(loom)]
+pub(crate) fn set(ticks: u32) {
+    NOW.store(u64::from(ticks), Ordering::Relaxed);
 }
 
 /// The coarse clock as it stands: one relaxed load.
 #[inline]
 pub(crate) fn now() -> Tick {
-    Tick(NOW.load(Ordering::Relaxed))
+    // Truncation is the documented wrap.
+    Tick(NOW.load(Ordering::Relaxed) as u32)
+}
+
+/// The same, as a number that does not wrap: for what is due at some time.
+#[inline]
+pub(crate) fn ticks() -> u64 {
+    NOW.load(Ordering::Relaxed)
+}
+
+/// The number of the first tick that is at least `after` later than the present one.
+pub(crate) fn ticks_from_now(after: Duration) -> u64 {
+    let later = after.as_millis().div_ceil(u128::from(TICK_MILLIS)) + 1;
+    ticks().saturating_add(u64::try_from(later).unwrap_or(u64::MAX))
+}
+
+/// How long it is from now to the tick with that number.
+pub(crate) fn time_to(tick: u64) -> Duration {
+    Duration::from_millis(tick.saturating_sub(ticks()).saturating_mul(u64::from(TICK_MILLIS)))
 }
 
 /// How long ago `then` was, to a tick, against a clock that has just been advanced.
 pub(crate) fn age(then: Tick) -> Duration {
     // A reader may have been overtaken by a tick that came after its own `now`; that is an age of nothing.
-    let ticks = now().0.wrapping_sub(then.0);
-    if ticks > u32::MAX / 2 { Duration::ZERO } else { Duration::from_millis(u64::from(ticks) * u64::from(TICK_MILLIS)) }
+    then.ago(now())
+}
+
+impl Tick {
+    /// The time from `then` to this; `None` if `then` is later.
+    pub(crate) fn since(self, then: Tick) -> Option<Duration> {
+        let ticks = self.0.wrapping_sub(then.0);
+        (ticks <= LATEST).then(|| Duration::from_millis(u64::from(ticks) * u64::from(TICK_MILLIS)))
+    }
+
+    /// How long ago this tick was at `now`; nothing if it is to come.
+    pub(crate) fn ago(self, now: Tick) -> Duration {
+        now.since(self).unwrap_or(Duration::ZERO)
+    }
+
+    /// Whether this tick has come when it is `now`.
+    pub(crate) fn has_come(self, now: Tick) -> bool {
+        now.0.wrapping_sub(self.0) <= LATEST
+    }
+
+    /// The first tick that is at least `after` later than this; `None` beyond some 248 days, which a tick cannot
+    /// tell from the past.
+    pub(crate) fn plus(self, after: Duration) -> Option<Tick> {
+        // One more: the present tick has begun already.
+        let ticks = after.as_millis().div_ceil(u128::from(TICK_MILLIS)) + 1;
+        u32::try_from(ticks).ok().filter(|&ticks| ticks < LATEST).map(|ticks| Tick(self.0.wrapping_add(ticks)))
+    }
+}
+
+/// The farthest that two ticks may lie apart: half of what 32 bits count.
+const LATEST: u32 = u32::MAX / 2;
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_compare_across_the_wrap() {
+        let then = Tick(u32::MAX - 1);
+        let later = then.plus(Duration::from_millis(35)).unwrap();
+        assert_eq!(later, Tick(3), "four ticks begun, and one for the present");
+        assert!(later.has_come(later) && then.has_come(later) && !later.has_come(then));
+        assert_eq!(later.since(then), Some(Duration::from_millis(50)));
+        assert_eq!(then.since(later), None);
+        assert_eq!(then.plus(Duration::from_secs(86_400 * 300)), None, "farther than ticks can tell");
+    }
 }

@@ -39,6 +39,8 @@ pub struct Exhausted {
     pub free: usize,
     /// Slots out of service because the factory has not yet replaced their value.
     pub quarantined: usize,
+    /// Slots by which the tier could be larger, if the factory and the system allowed it to grow.
+    pub absent: usize,
     /// The line that held the most slots when the tier last ran out, as far as known.
     pub most_held_by: Option<&'static Location<'static>>,
     /// How many slots that line held then.
@@ -51,9 +53,12 @@ impl fmt::Display for Exhausted {
         if self.wanted != 1 {
             write!(f, " for {} of the {} wanted", self.wanted - self.free, self.wanted)?;
         }
-        write!(f, ": all {} are held", self.capacity)?;
+        write!(f, ": all {} are held", self.capacity - self.absent.min(self.capacity))?;
         if self.quarantined > 0 {
             write!(f, " or out of service ({})", self.quarantined)?;
+        }
+        if self.absent > 0 {
+            write!(f, ", and {} more could not be built", self.absent)?;
         }
         if let Some(site) = self.most_held_by {
             write!(f, "; {} were allocated at {site}", self.most_held)?;
@@ -150,6 +155,22 @@ pub enum BuildError {
         /// The most that is possible.
         max: usize,
     },
+    /// The sizes or times given contradict each other.
+    #[error("tier {tier:?} cannot be built: {problem}")]
+    Size {
+        /// The tier's name.
+        tier: &'static str,
+        /// What does not fit.
+        problem: &'static str,
+    },
+    /// The system has no thread for the background reclaimer.
+    #[error("no thread for the reclaimer of tier {tier:?}: {source}; `Reclaimer::Manual` needs none")]
+    NoThread {
+        /// The tier's name.
+        tier: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// The system has no memory for so many slots of that size.
     #[error("no memory for tier {tier:?}: {capacity} slots of {slot_bytes} bytes")]
     OutOfMemory {
@@ -178,6 +199,52 @@ pub enum BuildError {
         /// What the factory said.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+}
+
+/// Why a tier has not become as large as it was told to: [`Tier::grow_to`](crate::Tier::grow_to). What was added stays.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum GrowError {
+    /// More slots than the tier may have.
+    #[error("tier {tier:?} cannot grow to {slots} slots: it was built with a capacity of {capacity}")]
+    Capacity {
+        /// The tier's name.
+        tier: &'static str,
+        /// The slots asked for.
+        slots: usize,
+        /// The most that it may have.
+        capacity: usize,
+    },
+    /// The tier is closed.
+    #[error("tier {tier:?} is closed and grows no more")]
+    Closed {
+        /// The tier's name.
+        tier: &'static str,
+    },
+    /// The system has no memory for more payload: a limit of the process, its container, or the machine.
+    #[error("no memory for tier {tier:?} to grow beyond {slots} slots: {source}")]
+    OutOfMemory {
+        /// The tier's name.
+        tier: &'static str,
+        /// Slots that it has.
+        slots: usize,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The factory made no value.
+    #[error("the factory of tier {tier:?} failed, which has {slots} slots: {}", said(source))]
+    Factory {
+        /// The tier's name.
+        tier: &'static str,
+        /// Slots that it has.
+        slots: usize,
+        /// What the factory said; `None` if it panicked.
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    },
+}
+
+fn said(source: &Option<Box<dyn std::error::Error + Send + Sync>>) -> String {
+    source.as_ref().map_or_else(|| "it panicked".to_owned(), ToString::to_string)
 }
 
 /// Some slots were not given back before the deadline of [`Tier::close_and_wait`](crate::Tier::close_and_wait). The

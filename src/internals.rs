@@ -5,7 +5,7 @@ use std::panic::Location;
 use crate::Lease;
 use crate::tier::allocate::Caller;
 use crate::tier::depot::Depot;
-use crate::tier::scarcity::{self, Found};
+use crate::tier::scarcity;
 use crate::tier::{Tier, attach};
 
 /// Ends the calling thread's use of all tiers, as its exit does.
@@ -17,7 +17,7 @@ pub fn exit_thread() {
 #[track_caller]
 pub fn search<T: Send + 'static>(tier: &Tier<T>) -> Option<Lease<T>> {
     let caller = Caller { site: Location::caller(), magazine: None };
-    let (Found::Free(taken) | Found::Vacant(taken)) = scarcity::find_or_refuse(tier.core(), &caller)?;
+    let taken = scarcity::find_or_refuse(tier.core(), &caller)?;
     // SAFETY: as in `Tier::try_allocate`.
     Some(unsafe { Lease::new(tier.core(), taken.index) })
 }

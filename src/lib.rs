@@ -64,7 +64,7 @@ mod sync;
 mod thread;
 mod tier;
 
-pub use error::{AllocateError, BuildError, CloseError, Exhausted, HandleError};
+pub use error::{AllocateError, BuildError, CloseError, Exhausted, GrowError, HandleError};
 pub use slot::handle::Handle;
 pub use slot::word::State;
 pub use sync::fence::{FenceKind, fence_kind};
@@ -73,6 +73,8 @@ pub use tier::builder::TierBuilder;
 pub use tier::bulk::{IntoIter, Iter, IterMut, Leases};
 pub use tier::lease::Lease;
 pub use tier::local::Local;
+pub use tier::notice::Report;
+pub use tier::reclaim::{Reclaimed, Reclaimer};
 pub use tier::report::{Holder, Snapshot};
 
 /// The documents of the repository, compiled with the code.

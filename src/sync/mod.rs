@@ -6,6 +6,7 @@
 
 pub(crate) mod arena;
 pub(crate) mod fence;
+pub(crate) mod pages;
 
 #[cfg(not(loom))]
 pub(crate) use std::sync::atomic::{self, AtomicI64, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -27,3 +28,8 @@ macro_rules! thread_locals {
     };
 }
 pub(crate) use thread_locals;
+
+#[cfg(loom)]
+pub(crate) use loom::thread::yield_now;
+#[cfg(not(loom))]
+pub(crate) use std::thread::yield_now;

@@ -8,7 +8,7 @@
 use super::attach;
 use super::core::{Core, flags};
 use super::magazine::{Hint, Magazine};
-use super::scarcity::{self, Found};
+use super::scarcity;
 use crate::clock;
 use crate::slot::header::{Site, pack_stamp};
 use crate::slot::word::{State, Word};
@@ -96,13 +96,9 @@ fn look_further(core: &'static Core, mut caller: Caller) -> Option<u32> {
     if let Some(taken) = taken {
         return Some(taken.index);
     }
-    match scarcity::find_or_refuse(core, &caller)? {
-        Found::Free(taken) => {
-            served(core, &caller);
-            Some(taken.index)
-        }
-        Found::Vacant(taken) => Some(taken.index),
-    }
+    let taken = scarcity::find_or_refuse(core, &caller)?;
+    served(core, &caller);
+    Some(taken.index)
 }
 
 /// Own hints, then the depot's, then those of others.

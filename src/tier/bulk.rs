@@ -15,6 +15,7 @@ use super::lease::Lease;
 use super::magazine::{Hint, Magazine};
 use super::release;
 use super::scarcity;
+use super::validate;
 use super::values::{InOut, Payload, rethrow};
 use crate::error::AllocateError;
 use crate::slot::header::Site;
@@ -119,6 +120,44 @@ pub(crate) unsafe fn allocate_into<T: 'static>(
         }
         caller.magazine = attach::current(core);
     }
+    // SAFETY: the tier is one of `T`s.
+    unsafe { examine(core, leases, before, caller) }
+}
+
+/// Has the values of a bulk that was just claimed examined, if the tier does that; those that had to go are replaced by others,
+/// or the whole bulk is refused.
+///
+/// # Safety
+/// The tier in `core` is one of `T`s, and `leases` holds its slots.
+unsafe fn examine<T: 'static>(
+    core: &'static Core,
+    leases: &mut Leases<T>,
+    before: usize,
+    caller: Caller,
+) -> Result<(), AllocateError> {
+    if core.flags.load(Ordering::Relaxed) & flags::VALIDATES == 0 {
+        return Ok(());
+    }
+    // In a buffer of their own: should the program's check panic, those not yet examined go back.
+    let mut claimed = Leases::<T> { core: Some(core), held: leases.held.split_off(before), ..Leases::new() };
+    let wanted = claimed.len();
+    while let Some(index) = claimed.held.pop() {
+        // SAFETY: the slot is leased to this call, and in no buffer at present.
+        let index = match unsafe { validate::is_fit::<T>(core, index) } {
+            true => Some(index),
+            // SAFETY: by the contract.
+            false => unsafe { validate::allocate::<T>(core, caller) },
+        };
+        match index {
+            Some(index) => leases.held.push(index),
+            None => {
+                claimed.held.append(&mut leases.held.split_off(before));
+                let free = claimed.len();
+                drop(claimed);
+                return Err(scarcity::why(core, attach::current(core), wanted, free));
+            }
+        }
+    }
     Ok(())
 }
 
@@ -186,7 +225,7 @@ impl<T: 'static> Leases<T> {
 
     fn release_at(&mut self, site: Option<Site>) {
         let Some(core) = self.core.filter(|_| !self.held.is_empty()) else { return };
-        if core.flags.load(Ordering::Relaxed) & (flags::RESETS | flags::WATCHES_PANICS) == 0 {
+        if core.flags.load(Ordering::Relaxed) & flags::ONE_BY_ONE == 0 {
             let mut held = mem::take(&mut self.held);
             let panic = release::give_back_many::<T>(core, &held, site);
             held.clear();

@@ -9,9 +9,8 @@
 use std::time::{Duration, Instant};
 
 use super::core::{Core, flags};
-use super::report;
-use super::scarcity;
 use super::values::{Panic, Payload, rethrow};
+use super::{clean, report, scarcity};
 use crate::error::CloseError;
 use crate::slot::word::{State, Word};
 use crate::sync::Ordering;
@@ -60,11 +59,16 @@ fn sweep<T: 'static>(core: &'static Core, orphaned: bool) {
         loop {
             let word = header.word();
             let idle = match word.state() {
-                State::Free | State::Counted | State::Dirty | State::Quarantined => true,
+                State::Free | State::Counted | State::Quarantined => true,
                 // Nobody is left who could bring the handle, or who could have pinned the value.
                 State::Detached | State::Shared | State::Retired => orphaned,
-                // Held: its holder will find the flag. Absent: done.
-                State::Maintenance | State::SharedLease | State::Claimed | State::Leased | State::Absent => false,
+                // Held: its holder will find the flag. Dirty: see below. Absent: done.
+                State::Dirty
+                | State::Maintenance
+                | State::SharedLease
+                | State::Claimed
+                | State::Leased
+                | State::Absent => false,
             };
             if !idle {
                 break;
@@ -81,7 +85,7 @@ fn sweep<T: 'static>(core: &'static Core, orphaned: bool) {
             }
         }
     }
-    rethrow(panic);
+    rethrow(panic.or(clean::bury_all::<T>(core)));
 }
 
 /// A slot given back to a closed tier: `Absent`, unless the sweep or another was faster. A panic in the value's `Drop`

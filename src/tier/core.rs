@@ -13,11 +13,16 @@ use std::cell::UnsafeCell;
 
 use crossbeam_utils::CachePadded;
 
+use super::allocate::Taken;
+use super::backoff::Backoff;
 use super::chain::{Chain, Link};
 use super::depot::Depot;
+use super::life::Life;
 use super::magazine::{MAX_MAGAZINES, Magazine};
+use super::pass::Pass;
+use super::reclaim::{Ledger, Reclaimed};
 use super::report::Totals;
-use super::values::{Panic, rethrow};
+use super::values::{NoValue, Panic, rethrow};
 use crate::slot::header::{Header, Site};
 use crate::sync::arena::zeroed_slice;
 use crate::sync::atomic::fence;
@@ -34,8 +39,8 @@ pub(crate) mod flags {
     pub(crate) const SCARCE: u64 = 1 << 2;
     /// Since some moment in this scarcity, every free slot has been in the exact count.
     pub(crate) const CERTIFIED: u64 = 1 << 3;
-    /// Values are reset when they are released.
-    pub(crate) const RESETS: u64 = 1 << 4;
+    /// Values are reset or examined when they are released.
+    pub(crate) const PREPARES: u64 = 1 << 4;
     /// A lease remembers whether it was made during a panic, to tell whether one came over its value.
     pub(crate) const WATCHES_PANICS: u64 = 1 << 5;
     /// Somebody waits for a slot: a release hands its slot over.
@@ -46,6 +51,8 @@ pub(crate) mod flags {
     pub(crate) const VALIDATES: u64 = 1 << 8;
     /// The background reclaimer looks after the tier.
     pub(crate) const BACKGROUND: u64 = 1 << 9;
+    /// Each released value needs a look of its own.
+    pub(crate) const ONE_BY_ONE: u64 = PREPARES | WATCHES_PANICS | DEFERS;
     /// One end of scarcity.
     pub(crate) const EPOCH: u64 = 1 << 16;
 }
@@ -58,9 +65,15 @@ pub(crate) struct Incarnation {
     pub(crate) payload: *mut u8,
     /// Factory and reset; a `*mut Values<T>`.
     pub(crate) values: *mut (),
+    /// What the tier was told about its life.
+    pub(crate) life: *const Life,
     /// Makes a value for a vacant slot that the caller holds: `Payload::build` for the tier's type.
-    pub(crate) build: unsafe fn(&Core, u32) -> Result<(), Option<Panic>>,
-    /// Frees `payload` and `values` when the last value is gone.
+    pub(crate) build: unsafe fn(&Core, u32) -> Result<(), NoValue>,
+    /// Cleans a value that the caller holds: `clean::clean` for the tier's type.
+    pub(crate) clean: unsafe fn(&'static Core, Taken) -> (bool, Option<Panic>),
+    /// One pass of the reclaimer: `reclaim::pass` for the tier's type.
+    pub(crate) pass: unsafe fn(&'static Core) -> Option<Reclaimed>,
+    /// Frees `payload`, `values` and `life` when the last value is gone.
     pub(crate) free: unsafe fn(&Incarnation) -> Option<Panic>,
     /// The counters of the block's magazines when this tier began.
     pub(crate) base: Totals,
@@ -72,7 +85,10 @@ impl Incarnation {
         capacity: 0,
         payload: std::ptr::null_mut(),
         values: std::ptr::null_mut(),
-        build: |_, _| Err(None),
+        life: std::ptr::null(),
+        build: |_, _| unreachable!("no tier lives here"),
+        clean: |_, _| unreachable!("no tier lives here"),
+        pass: |_| unreachable!("no tier lives here"),
         free: |_| None,
         base: Totals::ZERO,
     };
@@ -112,8 +128,22 @@ pub(crate) struct Core {
     /// How many `Tier`s exist.
     pub(crate) tiers: AtomicUsize,
     pub(crate) quarantined: AtomicUsize,
-    /// The coarse tick of the last attempt to rebuild a quarantined slot on the way to a refusal.
-    pub(crate) rebuilt_at: AtomicU32,
+    /// When to try again to rebuild them.
+    pub(crate) rebuilding: Backoff,
+    /// Slots that are `Absent` in an open tier.
+    pub(crate) absent: AtomicUsize,
+    /// When to try again to build them.
+    pub(crate) growing: Backoff,
+    /// Not 0 if an allocation had to build a slot since the last pass.
+    pub(crate) wanted: AtomicU32,
+    /// The earliest tick at which a handle expires, or an earlier one.
+    pub(crate) deadline: AtomicU64,
+    /// The tick at which the next pass of the reclaimer is due.
+    pub(crate) due: AtomicU64,
+    /// The reclaimer's passes over the tier.
+    pub(crate) pass: Pass,
+    /// What passes have done for the tier.
+    pub(crate) reclaimed: Ledger,
     /// Allocations served and slots given back without a magazine.
     pub(crate) unserved: Unserved,
     /// The line that held the most slots when the tier last ran out, and how many.
@@ -158,7 +188,14 @@ impl Core {
             live: CachePadded::new(AtomicUsize::new(0)),
             tiers: AtomicUsize::new(0),
             quarantined: AtomicUsize::new(0),
-            rebuilt_at: AtomicU32::new(0),
+            rebuilding: Backoff::new(),
+            absent: AtomicUsize::new(0),
+            growing: Backoff::new(),
+            wanted: AtomicU32::new(0),
+            deadline: AtomicU64::new(u64::MAX),
+            due: AtomicU64::new(u64::MAX),
+            pass: Pass::new(),
+            reclaimed: Ledger::new(),
             unserved: Unserved {
                 allocations: AtomicU64::new(0),
                 releases: AtomicU64::new(0),
@@ -179,6 +216,18 @@ impl Core {
         // SAFETY: it is only written by `set_incarnation`, whose caller has the block alone; by the contract above
         // the reader's slot or tier keeps `live` above zero, so that the block is not retired meanwhile.
         unsafe { &*self.incarnation.get() }
+    }
+
+    /// What the tier was told about its life; for the same callers as [`incarnation`](Self::incarnation).
+    #[inline]
+    pub(crate) fn life(&self) -> &Life {
+        // SAFETY: made by the builder with the incarnation, and freed with it.
+        unsafe { &*self.incarnation().life }
+    }
+
+    /// How many slots of the open tier are not absent.
+    pub(crate) fn present(&self) -> usize {
+        self.incarnation().capacity.saturating_sub(self.absent.load(Ordering::Relaxed))
     }
 
     /// Puts a new tier into the block.

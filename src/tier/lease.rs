@@ -5,15 +5,17 @@ use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
 use std::panic::Location;
+use std::time::Duration;
 
 use super::allocate::Taken;
 use super::core::{Core, flags};
 use super::magazine::Magazine;
 use super::release::Returned;
 use super::values::{InOut, Payload, rethrow};
-use super::{close, rebuild, release};
+use super::{close, expire, rebuild, release};
+use crate::clock;
 use crate::slot::handle::Handle;
-use crate::slot::header::Site;
+use crate::slot::header::{Note, Site};
 use crate::slot::word::{State, Word};
 use crate::sync::Ordering;
 
@@ -126,10 +128,30 @@ impl<T: 'static> Lease<T> {
     /// attach it: then the value is dropped at once.
     #[inline(always)]
     pub fn detach(self) -> Handle {
+        self.detach_noting(Note::None)
+    }
+
+    /// The same, for `patience` at most: if nobody attaches or releases the handle in time, the reclaimer releases the slot.
+    ///
+    /// The deadline goes by the coarse clock: the handle lives for `patience` at least, and until the first pass
+    /// ([`TierBuilder::reclaimer`](crate::TierBuilder::reclaimer)) more than 20 ms later at most. A pass that has just taken long is not
+    /// repeated before 16 times that long. More than 248 days mean no deadline. About 30 ns more than [`detach`](Self::detach).
+    pub fn detach_for(self, patience: Duration) -> Handle {
+        clock::tick();
+        let core = self.core;
+        let Some(deadline) = clock::now().plus(patience) else { return self.detach() };
+        let handle = self.detach_noting(Note::Deadline(deadline));
+        expire::note_deadline(core, deadline);
+        handle
+    }
+
+    #[inline(always)]
+    fn detach_noting(self, note: Note) -> Handle {
         let lease = ManuallyDrop::new(self);
         let (core, index) = (lease.core, lease.index());
-        let word = lease.word().next(State::Detached);
-        core.header(index).give(word);
+        let (header, word) = (core.header(index), lease.word().next(State::Detached));
+        header.set_note(note);
+        header.give(word);
         // Pairs with the heavy fence in `close::orphan`: either its sweep finds the word, or this load the flag.
         core.fence.light();
         if core.flags.load(Ordering::Relaxed) & flags::ORPHANED != 0 {

@@ -4,11 +4,12 @@ use std::marker::PhantomData;
 use std::panic::Location;
 
 use super::Tier;
-use super::allocate::{Caller, allocate};
+use super::allocate::Caller;
 use super::attach;
 use super::lease::Lease;
 use super::magazine::Magazine;
 use super::scarcity;
+use super::validate;
 use crate::error::AllocateError;
 
 /// An owned magazine of a [`Tier`]: allocating and releasing through it needs no thread-local look-up.
@@ -51,7 +52,8 @@ impl<T: Send + 'static> Local<T> {
     #[track_caller]
     pub fn try_allocate(&mut self) -> Result<Lease<T>, AllocateError> {
         let core = self.tier.core();
-        match allocate(core, Caller { site: Location::caller(), magazine: self.magazine }) {
+        // SAFETY: the core is that of a `Tier<T>`.
+        match unsafe { validate::allocate::<T>(core, Caller { site: Location::caller(), magazine: self.magazine }) } {
             // SAFETY: the core is that of a `Tier<T>`, and the slot has just been leased to this call.
             Some(index) => Ok(unsafe { Lease::new(core, index) }),
             None => Err(scarcity::why(core, self.magazine, 1, 0)),

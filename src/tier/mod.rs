@@ -7,21 +7,35 @@
 
 pub(crate) mod allocate;
 pub(crate) mod attach;
+pub(crate) mod background;
+pub(crate) mod backoff;
 pub(crate) mod builder;
 pub(crate) mod bulk;
 pub(crate) mod chain;
+pub(crate) mod clean;
 pub(crate) mod close;
 pub(crate) mod core;
 pub(crate) mod depot;
+pub(crate) mod expire;
+pub(crate) mod grow;
 pub(crate) mod handles;
+pub(crate) mod help;
+pub(crate) mod leaks;
 pub(crate) mod lease;
+pub(crate) mod life;
 pub(crate) mod local;
 pub(crate) mod magazine;
+pub(crate) mod notice;
+pub(crate) mod pass;
 pub(crate) mod rebuild;
+pub(crate) mod reclaim;
 pub(crate) mod registry;
 pub(crate) mod release;
 pub(crate) mod report;
 pub(crate) mod scarcity;
+pub(crate) mod segments;
+pub(crate) mod turnover;
+pub(crate) mod validate;
 pub(crate) mod values;
 
 use std::fmt;
@@ -35,9 +49,10 @@ use self::bulk::Leases;
 use self::core::Core;
 use self::lease::Lease;
 use self::local::Local;
+use self::reclaim::Reclaimed;
 use self::report::{Holder, Snapshot};
 use self::values::InOut;
-use crate::error::{AllocateError, CloseError, HandleError};
+use crate::error::{AllocateError, CloseError, GrowError, HandleError};
 use crate::slot::handle::Handle;
 use crate::sync::Ordering;
 use crate::sync::atomic::fence;
@@ -110,7 +125,8 @@ impl<T: Send + 'static> Tier<T> {
     #[track_caller]
     pub fn try_allocate(&self) -> Result<Lease<T>, AllocateError> {
         let caller = Caller { site: Location::caller(), magazine: attach::current(self.core) };
-        match allocate::allocate(self.core, caller) {
+        // SAFETY: the core is that of a `Tier<T>`.
+        match unsafe { validate::allocate::<T>(self.core, caller) } {
             // SAFETY: the core is that of a `Tier<T>`, and the slot has just been leased to this call.
             Some(index) => Ok(unsafe { Lease::new(self.core, index) }),
             None => Err(scarcity::why(self.core, caller.magazine, 1, 0)),
@@ -206,6 +222,43 @@ impl<T: Send + 'static> Tier<T> {
         close::wait(self.core, patience)
     }
 
+    /// Makes a pass of the reclaimer now: frees what was retired, cleans what is dirty, releases what has expired, replaces and
+    /// removes values, reports leaks; see [`TierBuilder`]. Says what it did; nothing, if another thread is in a pass.
+    ///
+    /// Also for tiers with a background reclaimer. Costs a few loads for each thing that the tier was not told to do, and a pass over
+    /// the headers for each of: expired handles, leaks, ages, idleness. What the program's own code panics with is reported.
+    pub fn reclaim(&self) -> Reclaimed {
+        // SAFETY: the core is that of a `Tier<T>`, which the caller has.
+        unsafe { reclaim::pass::<T>(self.core) }.unwrap_or_default()
+    }
+
+    /// Adds slots until the tier has `slots` of them, or its capacity. Waits for a pass that is under way.
+    ///
+    /// # Errors
+    /// [`GrowError`], if the factory failed, there is no memory, the tier is closed, or `slots` is more than its capacity; what was
+    /// added before stays.
+    pub fn grow_to(&self, slots: usize) -> Result<(), GrowError> {
+        grow::grow_to::<T>(self.core, slots)
+    }
+
+    /// Removes free slots, those with the highest numbers first, until the tier has `slots` of them, or its smallest size, or no
+    /// other that is free. Returns how many it has. Waits for a pass that is under way.
+    ///
+    /// The memory of each part of the payload that has become empty goes back to the system.
+    pub fn shrink_to(&self, slots: usize) -> usize {
+        grow::shrink_to::<T>(self.core, slots)
+    }
+
+    /// Shows every free value to `keep`, and replaces those of which it says `false`. Returns how many.
+    ///
+    /// While a value is examined its slot is not free. What is held or changes hands meanwhile is not seen.
+    ///
+    /// # Panics
+    /// If `keep`, or a value's `Drop`, panics; that value is replaced, the rest is not seen.
+    pub fn retain(&self, keep: impl FnMut(&mut T) -> bool) -> usize {
+        turnover::retain::<T>(self.core, keep).unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
     /// How many slots are in which state, and the counters. Reads each word once, and stops nobody.
     pub fn snapshot(&self) -> Snapshot {
         report::snapshot(self.core)
@@ -221,7 +274,7 @@ impl<T: Send + 'static> Tier<T> {
         self.core.incarnation().name
     }
 
-    /// How many slots the tier has.
+    /// How many slots the tier has at most; how many it has, [`Snapshot::slots`] tells.
     pub fn capacity(&self) -> usize {
         self.core.incarnation().capacity
     }

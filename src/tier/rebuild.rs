@@ -1,15 +1,18 @@
 //! Slots without a value: how they come about, and how the factory fills them again.
 //!
-//! A slot loses its value when the holder takes or discards it, or when reset panics. It is rebuilt at once, on the
-//! holder's thread; if the factory fails or panics, the slot is `Quarantined`, and allocations that find nothing free
-//! try again: one attempt a clock tick while it fails, without a pause once it succeeds.
+//! A slot loses its value when the holder takes or discards it, when reset or cleaning panics, or when an examination
+//! finds it broken or too old. It is rebuilt at once, by whoever holds it; if the factory fails or panics, the slot is
+//! `Quarantined`. The reclaimer, and allocations that find nothing free, try again: after a pause that grows while it
+//! fails ([`backoff`](super::backoff)), and one after the other as long as it succeeds.
 
-use super::allocate::{Caller, Taken, served};
+use super::allocate::Taken;
+use super::backoff::Backoff;
 use super::close;
 use super::core::{Core, flags};
+use super::notice::{self, Report};
 use super::release::{self, Returned};
-use super::values::{Panic, Payload, rethrow};
-use crate::clock;
+use super::values::{NoValue, Panic, Payload, rethrow};
+use super::{background, clean};
 use crate::slot::header::{Note, Site};
 use crate::slot::word::{State, Word};
 use crate::sync::Ordering;
@@ -20,23 +23,31 @@ use crate::sync::Ordering;
 /// The tier in `core` is one of `T`s, and the caller holds the slot with its value.
 pub(crate) unsafe fn prepare<T: 'static>(core: &'static Core, returned: &Returned) -> bool {
     let now = core.flags.load(Ordering::Relaxed);
-    if now & flags::WATCHES_PANICS != 0 && std::thread::panicking() && !returned.born_in_panic {
-        // SAFETY: by this function's own contract.
-        unsafe { discard::<T>(core, returned, None) };
-        return false;
-    }
-    if now & flags::RESETS == 0 {
-        return true;
-    }
     // SAFETY: the caller holds the slot and its value, so the tier of `T`s has not ended.
-    match unsafe { Payload::<T>::of(core).reset(returned.taken.index) } {
-        Ok(()) => true,
-        Err(panic) => {
-            // SAFETY: by this function's own contract.
-            unsafe { discard::<T>(core, returned, Some(panic)) };
-            false
-        }
+    let payload = unsafe { Payload::<T>::of(core) };
+    let index = returned.taken.index;
+    let broken = now & flags::WATCHES_PANICS != 0 && std::thread::panicking() && !returned.born_in_panic;
+    let outcome = if broken {
+        Ok(false)
+    } else if now & flags::PREPARES == 0 {
+        return true;
+    } else {
+        let values = payload.values();
+        // SAFETY: the caller holds the slot and its value.
+        unsafe { payload.passes(&values.on_release, index) }.and_then(|good| match good {
+            // SAFETY: as above.
+            true => unsafe { payload.apply(&values.reset, index) }.map(|()| true),
+            false => Ok(false),
+        })
+    };
+    match outcome {
+        Ok(true) => return true,
+        // SAFETY: by this function's own contract.
+        Ok(false) => unsafe { discard::<T>(core, returned, None) },
+        // SAFETY: as above.
+        Err(panic) => unsafe { discard::<T>(core, returned, Some(panic)) },
     }
+    false
 }
 
 /// Drops the value of a returned slot and rebuilds it. The first panic goes on when the slot is safe.
@@ -44,7 +55,7 @@ pub(crate) unsafe fn prepare<T: 'static>(core: &'static Core, returned: &Returne
 /// # Safety
 /// The tier in `core` is one of `T`s, and the caller holds the slot with its value, which is not used again.
 pub(crate) unsafe fn discard<T: 'static>(core: &'static Core, returned: &Returned, panic: Option<Panic>) {
-    // SAFETY: by this function's own contract; after the drop the slot has no value.
+    // SAFETY: the caller holds the slot and its value; after the drop the slot has no value.
     unsafe {
         let second = Payload::<T>::of(core).drop_value(returned.taken.index).err();
         vacate::<T>(core, returned.taken, returned.site, panic.or(second));
@@ -59,15 +70,37 @@ pub(crate) unsafe fn discard<T: 'static>(core: &'static Core, returned: &Returne
 #[cold]
 pub(crate) unsafe fn vacate<T: 'static>(core: &'static Core, taken: Taken, site: Option<Site>, panic: Option<Panic>) {
     let open = core.flags.load(Ordering::Relaxed) & flags::CLOSED == 0;
-    // SAFETY: the caller holds a slot of this tier of `T`s, and it has no value. A factory's panic is a failure like
-    // any other: the hook has reported it, the slot stays counted.
-    if open && unsafe { Payload::<T>::of(core).build(taken.index) }.is_ok() {
+    // SAFETY: by this function's own contract. A factory's panic is a failure like any other: the hook has reported it,
+    // the slot stays counted.
+    if open && unsafe { build(core, taken.index) }.is_ok() {
         let second = release::give_back::<T>(core, None, taken, site).err();
         rethrow(panic.or(second));
     } else {
         quarantine(core, taken.index, taken.word.to(State::Quarantined));
         rethrow(panic);
     }
+}
+
+/// Replaces the value of a slot that the caller goes on holding. False if there is no new one: then the slot is quarantined,
+/// and the caller holds it no more. A panic in the old value's `Drop` is returned beside it.
+///
+/// # Safety
+/// The tier in `core` is one of `T`s, and the caller holds the slot with its value, which is not used again.
+pub(crate) unsafe fn renew<T: 'static>(core: &'static Core, taken: Taken) -> (bool, Option<Panic>) {
+    // SAFETY: the caller holds the slot and its value; after the drop it has none.
+    let (panic, built) =
+        unsafe { (Payload::<T>::of(core).drop_value(taken.index).err(), build(core, taken.index).is_ok()) };
+    if !built {
+        quarantine(core, taken.index, taken.word.to(State::Quarantined));
+    }
+    (built, panic)
+}
+
+/// # Safety
+/// The caller holds the slot, which has no value.
+unsafe fn build(core: &Core, index: u32) -> Result<(), NoValue> {
+    // SAFETY: by the contract; `build` is this tier's.
+    unsafe { (core.incarnation().build)(core, index) }
 }
 
 /// For the holder of a slot without value: nobody's, until rebuilt.
@@ -79,38 +112,61 @@ fn quarantine(core: &'static Core, index: u32, word: Word) {
     // Pairs with the heavy fence in `close`: either the closer's sweep sees the word, or this sees the flag.
     core.fence.light();
     if core.flags.load(Ordering::Relaxed) & flags::CLOSED != 0 {
-        close::bury_vacant(core, index, word);
+        return close::bury_vacant(core, index, word);
     }
+    background::kick(core, core.rebuilding.due());
 }
 
-/// Rebuilds a quarantined slot for the caller, if there is one and the factory is willing.
-pub(crate) fn one(core: &'static Core, caller: &Caller) -> Option<Taken> {
-    if core.quarantined.load(Ordering::Relaxed) == 0 {
-        return None;
-    }
-    // One attempt a tick, by whoever comes first; 0 stands for never.
-    clock::tick();
-    let now = clock::now().0.wrapping_add(1);
-    let last = core.rebuilt_at.load(Ordering::Relaxed);
-    if last == now || core.rebuilt_at.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+/// Whether an attempt to rebuild a slot may be made now.
+pub(crate) fn is_possible(core: &Core) -> bool {
+    core.quarantined.load(Ordering::Relaxed) > 0 && core.rebuilding.is_due()
+}
+
+/// Rebuilds one quarantined slot for the caller, who then holds it in maintenance, if there is one and the factory is willing.
+pub(crate) fn one(core: &'static Core) -> Option<Taken> {
+    if !is_possible(core) {
         return None;
     }
     for (index, header) in core.headers().iter().enumerate() {
         let word = header.word();
-        let claimed = word.to(State::Maintenance);
-        if !word.is(State::Quarantined) || !header.compare_exchange(word, claimed) {
+        if !word.is(State::Quarantined) {
             continue;
         }
-        let index = index as u32;
-        core.quarantined.fetch_sub(1, Ordering::Relaxed);
-        // SAFETY: the claim made the slot ours, a quarantined slot has no value, and `build` is this tier's.
-        if unsafe { (core.incarnation().build)(core, index) }.is_err() {
-            quarantine(core, index, claimed.to(State::Quarantined));
+        if !core.rebuilding.begin() {
             return None;
         }
-        core.rebuilt_at.store(0, Ordering::Relaxed);
-        served(core, caller);
-        return Some(Taken { word: header.lease(claimed, caller.site, caller.stamp()), index });
+        let taken = Taken { word: word.to(State::Maintenance), index: index as u32 };
+        if !header.compare_exchange(word, taken.word) {
+            continue;
+        }
+        core.quarantined.fetch_sub(1, Ordering::Relaxed);
+        // SAFETY: the claim made the slot ours, and a quarantined slot has no value.
+        if let Err(why) = unsafe { build(core, taken.index) } {
+            tell_failure(core, &core.rebuilding, why);
+            quarantine(core, taken.index, taken.word.to(State::Quarantined));
+            return None;
+        }
+        core.rebuilding.succeeded();
+        return Some(taken);
     }
     None
+}
+
+/// Notes that the factory has failed, and reports it.
+pub(crate) fn tell_failure(core: &Core, backoff: &Backoff, why: NoValue) {
+    let (failures, retry_in) = backoff.failed(core.life().pauses);
+    notice::tell(core, || Report::BuildFailed {
+        tier: core.incarnation().name,
+        failures,
+        retry_in,
+        source: match why {
+            NoValue::Refused(source) => Some(source),
+            NoValue::Panicked => None,
+        },
+    });
+}
+
+/// In a pass: rebuilds what can be rebuilt, and gives it back. Returns how many.
+pub(crate) fn all<T: 'static>(core: &'static Core) -> usize {
+    std::iter::from_fn(|| one(core)).map(|taken| clean::restore::<T>(core, taken)).count()
 }

@@ -36,6 +36,11 @@ pub(crate) fn core(id: u32) -> Option<&'static Core> {
     unsafe { core.as_ref() }
 }
 
+/// Every control block that was ever made.
+pub(crate) fn all() -> impl Iterator<Item = &'static Core> {
+    (0..MAX_CORES as u32).map_while(core)
+}
+
 /// A control block with room for at least `capacity` slots, for the caller alone.
 pub(crate) fn take(capacity: usize) -> Result<&'static Core, NoCore> {
     // A power of two, so that tiers of similar sizes can follow each other; untouched headers cost nothing.

@@ -5,19 +5,17 @@
 
 use super::allocate::Taken;
 use super::attach;
-use super::close;
 use super::core::{Core, flags};
 use super::depot::BATCH;
 use super::magazine::{Hint, Magazine};
-use super::rebuild;
-use super::scarcity;
 use super::values::{Panic, rethrow};
+use super::{clean, close, rebuild, scarcity};
 use crate::slot::header::{Note, Site};
 use crate::slot::word::{State, Word};
 use crate::sync::{Ordering, fence};
 
 /// The flags that send a release the slow way.
-const SLOW: u64 = flags::SCARCE | flags::RESETS | flags::WATCHES_PANICS;
+const SLOW: u64 = flags::SCARCE | flags::PREPARES | flags::WATCHES_PANICS | flags::DEFERS;
 
 /// A leased slot whose holder is done with it.
 #[derive(Clone, Copy)]
@@ -143,7 +141,32 @@ fn release_slow<T: 'static>(
     let taken = Taken { word, index };
     // SAFETY: by the caller's type and contract it holds `taken`, a slot of a tier of `T`s, and its value.
     if unsafe { rebuild::prepare::<T>(core, &Returned { taken, site, born_in_panic }) } {
-        rethrow(give_back::<T>(core, magazine, taken, site).err());
+        rethrow(if core.flags.load(Ordering::Relaxed) & flags::DEFERS == 0 {
+            give_back::<T>(core, magazine, taken, site).err()
+        } else {
+            note_release(core, magazine);
+            clean::put_off::<T>(core, taken, site).err()
+        });
+    }
+}
+
+/// Counts a release whose hint was not pushed.
+fn note_release(core: &Core, magazine: Option<&Magazine>) {
+    match magazine {
+        Some(magazine) => magazine.note_elsewhere(0, 1),
+        None => {
+            core.unserved.releases.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Makes up for the next [`give_back`], which is to count no release.
+pub(crate) fn uncount(core: &'static Core) {
+    match attach::attach(core) {
+        Some(magazine) => magazine.note_elsewhere(0, 1usize.wrapping_neg()),
+        None => {
+            core.unserved.releases.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -237,12 +260,7 @@ fn give_counted<T: 'static>(
 ) -> Result<(), Panic> {
     scarcity::count_release(core);
     scarcity::end_if_plenty(core);
-    match magazine {
-        Some(magazine) => magazine.note_elsewhere(0, 1),
-        None => {
-            core.unserved.releases.fetch_add(1, Ordering::Relaxed);
-        }
-    }
+    note_release(core, magazine);
     let free = taken.word.to(State::Counted);
     let header = core.header(taken.index);
     header.set_note(Note::released(site));

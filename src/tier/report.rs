@@ -7,8 +7,10 @@ use std::fmt;
 use std::panic::Location;
 use std::time::Duration;
 
-use super::core::Core;
+use super::core::{Core, flags};
 use super::magazine::Magazine;
+use super::reclaim::Reclaimed;
+use super::segments::Segments;
 use crate::clock;
 use crate::slot::handle::Handle;
 use crate::slot::word::State;
@@ -63,7 +65,7 @@ impl Totals {
 pub struct Snapshot {
     /// The tier's name.
     pub tier: &'static str,
-    /// Slots that the tier has; the next ten numbers add up to it.
+    /// Slots that the tier has at most; the next ten numbers add up to it.
     pub capacity: usize,
     /// Slots that an allocation may have.
     pub free: usize,
@@ -93,6 +95,8 @@ pub struct Snapshot {
     pub releases: u64,
     /// Allocations refused since the tier was built.
     pub refusals: u64,
+    /// What the reclaimer's passes have done since the tier was built.
+    pub reclaimed: Reclaimed,
     /// Magazines that threads and [`Local`](crate::Local)s own at present; among them those of living threads that used a
     /// former tier whose control block this one has taken over.
     pub magazines: usize,
@@ -108,9 +112,14 @@ impl Snapshot {
         if self.allocations == 0 { 1.0 } else { self.hits as f64 / self.allocations as f64 }
     }
 
+    /// Slots that the tier has at present.
+    pub fn slots(&self) -> usize {
+        self.capacity - self.absent
+    }
+
     /// The share of slots that somebody holds, from 0 to 1.
     pub fn utilization(&self) -> f64 {
-        (self.leased + self.detached + self.shared + self.claimed) as f64 / self.capacity as f64
+        (self.leased + self.detached + self.shared + self.claimed) as f64 / self.slots().max(1) as f64
     }
 }
 
@@ -148,7 +157,6 @@ impl fmt::Display for Holder {
 
 /// Counts the states and sums the counters; one pass over the headers.
 pub(crate) fn snapshot(core: &Core) -> Snapshot {
-    use super::core::flags;
     let mut states = [0usize; State::ALL.len()];
     for header in core.headers() {
         states[header.word().state() as usize] += 1;
@@ -173,6 +181,7 @@ pub(crate) fn snapshot(core: &Core) -> Snapshot {
         hits: totals.hits,
         releases: totals.releases,
         refusals: totals.refusals,
+        reclaimed: core.reclaimed.sum(),
         magazines: core.magazines().iter().filter(|magazine| magazine.is_owned()).count(),
         scarce: now & flags::SCARCE != 0,
         closed: now & flags::CLOSED != 0,
@@ -182,21 +191,35 @@ pub(crate) fn snapshot(core: &Core) -> Snapshot {
 /// Everybody who holds a slot, in the order of the slots. One that changes hands too fast to be read is left out.
 pub(crate) fn holders(core: &Core) -> Vec<Holder> {
     clock::tick();
-    let held = |(index, header): (usize, &crate::slot::header::Header)| {
-        let record = header.read()?;
-        record.word.state().is_held().then(|| Holder {
-            handle: Handle::new(core.id, index as u32, record.word.generation()),
-            state: record.word.state(),
-            age: clock::age(record.tick),
-            site: record.site,
-            thread: record.thread,
-            thread_name: crate::thread::name(record.thread),
-        })
-    };
-    core.headers().iter().enumerate().filter_map(held).collect()
+    (0..core.headers().len() as u32).filter_map(|index| holder(core, index)).collect()
 }
 
-/// Bytes that the tier uses beside its payload: headers of its slots, magazines in use, nodes of its depot.
+/// Who holds a slot, if somebody does.
+pub(crate) fn holder(core: &Core, index: u32) -> Option<Holder> {
+    let record = core.header(index).read()?;
+    record.word.state().is_held().then(|| Holder {
+        handle: Handle::new(core.id, index, record.word.generation()),
+        state: record.word.state(),
+        age: clock::age(record.tick),
+        site: record.site,
+        thread: record.thread,
+        thread_name: crate::thread::name(record.thread),
+    })
+}
+
+/// Bytes that the tier uses beside its payload: headers of its slots, magazines in use, nodes of its depot, links of its chains,
+/// what it notes of idle slots.
 pub(crate) fn overhead_bytes(core: &Core) -> usize {
-    size_of::<Core>() + size_of_val(core.headers()) + size_of_val(core.magazines()) + core.depot.bytes()
+    let life = core.life();
+    let chained = core.flags.load(Ordering::Relaxed) & flags::DEFERS != 0;
+    let links = if chained { size_of_val(core.links) } else { 0 };
+    let idle = life.idle.as_ref().map_or(0, |idle| size_of_val(&*idle.seen));
+    let segments = life.segments.as_ref().map_or(0, Segments::bytes);
+    size_of::<Core>()
+        + size_of_val(core.headers())
+        + size_of_val(core.magazines())
+        + core.depot.bytes()
+        + links
+        + idle
+        + segments
 }

@@ -23,36 +23,36 @@
 //! Nobody waits here: an unfinished entry only means that others refuse by scanning.
 
 use super::allocate::{Caller, Taken, claim};
+use super::chain::Head;
 use super::core::{Core, flags};
 use super::magazine::{Hint, Magazine};
-use super::rebuild;
+use super::{clean, help};
 use crate::error::{AllocateError, Exhausted};
 use crate::slot::header::Site;
 use crate::sync::Ordering;
-use crate::sync::atomic::fence;
 
-/// A slot found where no hint pointed.
-pub(crate) enum Found {
-    /// A free one; not yet counted as an allocation.
-    Free(Taken),
-    /// One that had no value and was rebuilt; counted.
-    Vacant(Taken),
-}
-
-/// Whether the tier is certain to have no slot free at this moment. Three loads.
+/// Whether the tier is certain to have no slot free at this moment, and none that could be made fit for use now. Some loads.
 #[inline]
 pub(crate) fn is_known_empty(core: &Core) -> bool {
-    // Acquire: the count is read after the flags…
+    // Acquire: the rest is read after the flags…
     let before = core.flags.load(Ordering::Acquire);
-    if before & flags::CERTIFIED == 0 {
-        return false;
-    }
-    // …and, Acquire, before the flags are read again: equal flags (their epoch never returns) mean that the
-    // certificate stood when the count was read. Slots to rebuild are a reason to look further.
-    core.count.load(Ordering::Acquire) <= 0
-        && core.flags.load(Ordering::Relaxed) == before
-        && core.quarantined.load(Ordering::Relaxed) == 0
+    // …and, Acquire throughout, before the flags are read again: equal flags (their epoch never returns) mean that the
+    // certificate stood when the count was read.
+    before & flags::CERTIFIED != 0 && nothing_counted(core, before, core.dirty.head()) && !help::is_possible(core)
 }
+
+/// Whether there was a moment, in the scarcity that `entered` is of, when no slot was counted and none dirty. The caller
+/// knows that every free slot is counted, and has read the head of the dirty ones before.
+fn nothing_counted(core: &Core, entered: u64, dirty: Head) -> bool {
+    // Acquire: pairs with the Release in `count_claim`, and comes before the flags are read.
+    let none = core.count.load(Ordering::Acquire) <= 0;
+    // The same head before and after: nothing was added to the chain in between, and nothing taken off to become free.
+    let same = dirty.is_empty() && core.dirty.head() == dirty;
+    none && same && (core.flags.load(Ordering::Relaxed) ^ entered) & SCARCITY == 0
+}
+
+/// The flags that tell one scarcity from another.
+const SCARCITY: u64 = flags::SCARCE | flags::CLOSED | !(flags::EPOCH - 1);
 
 /// A `Counted` slot was claimed.
 #[inline]
@@ -85,36 +85,43 @@ fn plenty(core: &Core) -> i64 {
 }
 
 /// The last resort: finds a free slot by its word, or makes one, or refuses because at some moment there was none.
-pub(crate) fn find_or_refuse(core: &'static Core, caller: &Caller) -> Option<Found> {
+pub(crate) fn find_or_refuse(core: &'static Core, caller: &Caller) -> Option<Taken> {
     // A pass before entering scarcity: most often the slots are only where no hint is.
-    if let Some(taken) = pass(core, caller).taken {
-        return Some(Found::Free(taken));
-    }
-    if let Some(taken) = rebuild::one(core, caller) {
-        return Some(Found::Vacant(taken));
+    if let Some(taken) = pass(core, caller).taken.or_else(|| help::one(core, caller)) {
+        return Some(taken);
     }
     let entered = core.flags.fetch_or(flags::SCARCE, Ordering::AcqRel) | flags::SCARCE;
     if entered & flags::CLOSED != 0 {
         return None;
     }
-    // Whether this call can certify. If the certificate stands already, it only has to look.
-    let certify = entered & flags::CERTIFIED == 0 && {
+    // Whether every slot that becomes free from now on is counted. If the certificate stands already, it is so.
+    let certified = entered & flags::CERTIFIED != 0;
+    let counting = certified || {
         // Pairs with the light fence of every release between its mark and its look at the flags.
         core.fence.heavy();
         !core.magazines().iter().any(|magazine| magazine.in_flight(core))
     };
-    if let Some(taken) = scan(core, caller) {
-        return Some(Found::Free(taken));
+    if let Some(taken) = scan(core, caller, counting.then_some(entered)) {
+        return Some(taken);
     }
-    if certify {
-        // Release: pairs with the Acquire in `is_known_empty`; the scan comes before the certificate. It fails if
-        // the flags have changed: this scarcity has ended, or the tier was closed.
-        let certified = entered | flags::CERTIFIED;
-        if core.flags.compare_exchange(entered, certified, Ordering::Release, Ordering::Relaxed).is_ok() {
-            tally(core);
-        }
+    if counting && !certified && certify(core, entered) {
+        tally(core);
     }
     None
+}
+
+/// Says that in the scarcity that `entered` is of, every free slot is counted. False if it has ended, or somebody else has
+/// said so.
+fn certify(core: &Core, entered: u64) -> bool {
+    let mut now = core.flags.load(Ordering::Relaxed);
+    while (now ^ entered) & SCARCITY == 0 && now & flags::CERTIFIED == 0 {
+        // Release: pairs with the Acquire in `is_known_empty`; the scan comes before the certificate.
+        match core.flags.compare_exchange(now, now | flags::CERTIFIED, Ordering::Release, Ordering::Relaxed) {
+            Ok(_) => return true,
+            Err(other) => now = other,
+        }
+    }
+    false
 }
 
 struct Pass {
@@ -142,20 +149,31 @@ fn pass(core: &Core, caller: &Caller) -> Pass {
     Pass { taken: None, sum }
 }
 
-/// Claims a free slot, or proves that there was a moment without one: two passes with equal sums and nothing free.
+/// Claims a free slot or makes one, or proves that there was a moment when there was none.
 ///
-/// If the words changed meanwhile, somebody has allocated or released: then it looks again. A sum may wrap, but cannot
-/// come round by what other threads do in the time of a pass.
-fn scan(core: &Core, caller: &Caller) -> Option<Taken> {
+/// If every slot that becomes free is counted (`counting`: since a scarcity that these flags are of), one pass that finds
+/// nothing free is enough: what was free without being counted would have been found, so from then on a count of zero says
+/// that nothing is. Otherwise two passes with equal sums are the proof; if they differ, somebody has allocated or released,
+/// and it looks again. A sum may wrap, but cannot come round by what other threads do in the time of a pass.
+fn scan(core: &'static Core, caller: &Caller, counting: Option<u64>) -> Option<Taken> {
     let mut before = None;
     loop {
+        let dirty = core.dirty.head();
         let Pass { taken, sum } = pass(core, caller);
-        if taken.is_some() || before == Some(sum) {
+        if taken.is_some() {
             return taken;
         }
-        before = Some(sum);
-        // Acquire fence: the loads of one pass come before those of the next.
-        fence(Ordering::Acquire);
+        if counting.is_some_and(|entered| nothing_counted(core, entered, dirty)) {
+            return None;
+        }
+        let same = dirty.is_empty() && core.dirty.head() == dirty;
+        if same && before == Some((sum, dirty)) {
+            return None;
+        }
+        if !same && let Some(taken) = clean::one(core) {
+            return Some(help::lease(core, taken, caller));
+        }
+        before = Some((sum, dirty));
     }
 }
 
@@ -206,6 +224,7 @@ pub(crate) fn why(core: &Core, magazine: Option<&Magazine>, wanted: usize, free:
         wanted,
         free,
         quarantined: core.quarantined.load(Ordering::Relaxed),
+        absent: core.absent.load(Ordering::Relaxed),
         most_held_by: core.most_held_by(),
         most_held: core.most_held.load(Ordering::Relaxed),
     })

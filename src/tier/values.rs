@@ -8,8 +8,13 @@ use std::alloc::{Layout, dealloc};
 use std::error::Error;
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::time::Duration;
 
+use super::backoff::random;
 use super::core::{Core, Incarnation};
+use super::life::Life;
+use crate::clock::{self, Tick};
+use crate::sync::{AtomicU32, Ordering};
 
 /// In whatever gives access to values of a tier: they go in and out, like those of a `Mutex`, so a `Tier<T>` or `Lease<T>` must
 /// not pass for one of a supertype. Else safe code could put a function that only takes `&'static u8` where another
@@ -40,10 +45,52 @@ pub(crate) type Factory<T> = Box<dyn Fn() -> Result<T, FactoryError> + Send + Sy
 /// Makes a used value fit for the next user.
 pub(crate) type Reset<T> = Box<dyn Fn(&mut T) + Send + Sync>;
 
+/// Says whether a value is still good.
+pub(crate) type Check<T> = Box<dyn Fn(&mut T) -> bool + Send + Sync>;
+
 /// What a tier does to its values.
 pub(crate) struct Values<T> {
     pub(crate) factory: Factory<T>,
+    /// Before the slot is free, by whoever releases it.
     pub(crate) reset: Option<Reset<T>>,
+    /// After the release, by the reclaimer or an allocation that helps it.
+    pub(crate) clean: Option<Reset<T>>,
+    pub(crate) on_allocate: Option<Check<T>>,
+    pub(crate) on_release: Option<Check<T>>,
+    pub(crate) ages: Option<Ages>,
+}
+
+/// When each value is too old to be handed out.
+pub(crate) struct Ages {
+    max: Duration,
+    expires: Box<[AtomicU32]>,
+}
+
+impl Ages {
+    /// For so many slots; `None` if `max` is farther than ticks can tell.
+    pub(crate) fn new(max: Duration, slots: usize) -> Option<Self> {
+        clock::now().plus(max)?;
+        Some(Ages { max, expires: (0..slots).map(|_| AtomicU32::new(0)).collect() })
+    }
+
+    /// The slot has got a new value: it may grow as old as the longest age less up to a tenth, by chance, so that values
+    /// made together do not go together.
+    fn begin(&self, index: u32) {
+        let age = self.max.mul_f64(1.0 - random() / 10.0);
+        let expires = clock::now().plus(age).unwrap_or(clock::now());
+        // Relaxed: read by whoever holds the slot; and by scanners, who then claim it and read again.
+        self.expires[index as usize].store(expires.0, Ordering::Relaxed);
+    }
+
+    /// How long after a pass the next one is due: a sixteenth of an age, which is less than it may vary.
+    pub(crate) fn pause(&self) -> Duration {
+        self.max / 16
+    }
+
+    /// When the slot's value is too old.
+    pub(crate) fn expires(&self, index: u32) -> Tick {
+        Tick(self.expires[index as usize].load(Ordering::Relaxed))
+    }
 }
 
 /// The values of the tier in a control block, as `T`s.
@@ -81,7 +128,7 @@ impl<T> Payload<T> {
         unsafe { self.first.add(index as usize) }
     }
 
-    fn values(&self) -> &Values<T> {
+    pub(crate) fn values(&self) -> &Values<T> {
         // SAFETY: by the contract of `of`, the tier has not ended, so its `Values` box is there, and nobody writes it.
         unsafe { &*self.values }
     }
@@ -91,32 +138,65 @@ impl<T> Payload<T> {
         (self.values().factory)()
     }
 
-    /// Makes a value for a slot that has none. `Err(None)` if the factory failed, `Err(Some(panic))` if it panicked.
+    /// Makes a value for a slot that has none.
     ///
     /// # Safety
     /// The caller holds the slot, and it has no value.
-    pub(crate) unsafe fn build(self, index: u32) -> Result<(), Option<Panic>> {
+    pub(crate) unsafe fn build(self, index: u32) -> Result<(), NoValue> {
         match catch_unwind(AssertUnwindSafe(|| self.make())) {
             Ok(Ok(value)) => {
                 // SAFETY: the caller holds the slot and it has no value that would be overwritten.
-                unsafe { self.slot(index).write(value) };
+                unsafe { self.fill(index, value) };
                 Ok(())
             }
-            Ok(Err(_)) => Err(None),
-            Err(panic) => Err(Some(panic)),
+            Ok(Err(why)) => Err(NoValue::Refused(why)),
+            Err(_) => Err(NoValue::Panicked),
         }
     }
 
-    /// Resets the slot's value, if the tier does such a thing.
+    /// Puts a value into a slot that has none.
+    ///
+    /// # Safety
+    /// The caller holds the slot, and it has no value.
+    pub(crate) unsafe fn fill(self, index: u32, value: T) {
+        // SAFETY: by the contract.
+        unsafe { self.slot(index).write(value) };
+        if let Some(ages) = &self.values().ages {
+            ages.begin(index);
+        }
+    }
+
+    /// Runs reset or cleaning on the slot's value, if the tier does such a thing.
     ///
     /// # Safety
     /// The caller holds the slot, and it has a value.
-    pub(crate) unsafe fn reset(self, index: u32) -> Result<(), Panic> {
-        match &self.values().reset {
+    pub(crate) unsafe fn apply(self, change: &Option<Reset<T>>, index: u32) -> Result<(), Panic> {
+        match change {
             // SAFETY: the caller holds the slot, so nobody else refers to its value.
-            Some(reset) => catch_unwind(AssertUnwindSafe(|| reset(unsafe { &mut *self.slot(index) }))),
+            Some(change) => catch_unwind(AssertUnwindSafe(|| change(unsafe { &mut *self.slot(index) }))),
             None => Ok(()),
         }
+    }
+
+    /// Whether the slot's value passes, if the tier examines it.
+    ///
+    /// # Safety
+    /// The caller holds the slot, and it has a value.
+    pub(crate) unsafe fn passes(self, check: &Option<Check<T>>, index: u32) -> Result<bool, Panic> {
+        match check {
+            // SAFETY: by the contract.
+            Some(check) => unsafe { self.ask(check, index) },
+            None => Ok(true),
+        }
+    }
+
+    /// What `check` says of the slot's value.
+    ///
+    /// # Safety
+    /// The caller holds the slot, and it has a value.
+    pub(crate) unsafe fn ask(self, check: impl FnOnce(&mut T) -> bool, index: u32) -> Result<bool, Panic> {
+        // SAFETY: the caller holds the slot, so nobody else refers to its value.
+        catch_unwind(AssertUnwindSafe(|| check(unsafe { &mut *self.slot(index) })))
     }
 
     /// Drops the slot's value. A panic in its `Drop` is returned; the value counts as dropped all the same.
@@ -131,6 +211,12 @@ impl<T> Payload<T> {
             Ok(())
         }
     }
+}
+
+/// Why the factory made no value.
+pub(crate) enum NoValue {
+    Refused(FactoryError),
+    Panicked,
 }
 
 /// What a panic carried.
@@ -150,23 +236,35 @@ pub(crate) fn layout<T>(capacity: usize) -> Option<Layout> {
     Layout::array::<T>(capacity).ok()?.align_to(64).ok()
 }
 
-/// Frees the payload and the `Values` of an incarnation of `T`s. What factory and reset have captured is dropped too; a
-/// panic in that is returned.
+/// Frees the payload, the `Values` and the `Life` of an incarnation of `T`s. What the program's functions have captured is
+/// dropped too; the first panic in that is returned.
 ///
 /// # Safety
-/// The incarnation was built for `T`, no value is left in the payload, and nobody uses either any more.
+/// The incarnation was built for `T`, no value is left in the payload, and nobody uses any of them any more.
 pub(crate) unsafe fn free<T>(incarnation: &Incarnation) -> Option<Panic> {
-    // SAFETY: by the contract both were made by the builder (`Box::into_raw`, and `alloc` with this very layout) and
-    // nobody uses them any more. A layout that could be made once can be made again.
-    let Values { factory, reset } = unsafe {
-        if let Some(layout) = layout::<T>(incarnation.capacity)
+    // SAFETY: by the contract all were made by the builder (`Box::into_raw`; and `alloc` with this very layout, unless
+    // there are segments) and nobody uses them any more. A layout that could be made once can be made again.
+    let (values, life) = unsafe {
+        let life = Box::from_raw(incarnation.life.cast_mut());
+        if let Some(segments) = &life.segments {
+            segments.release();
+        } else if let Some(layout) = layout::<T>(incarnation.capacity)
             && layout.size() > 0
         {
             dealloc(incarnation.payload, layout);
         }
-        *Box::from_raw(incarnation.values.cast::<Values<T>>())
+        (*Box::from_raw(incarnation.values.cast::<Values<T>>()), *life)
     };
-    let first = catch_unwind(AssertUnwindSafe(|| drop(factory))).err();
-    let second = catch_unwind(AssertUnwindSafe(|| drop(reset))).err();
-    first.or(second)
+    let Values { factory, reset, clean, on_allocate, on_release, ages: _ } = values;
+    let Life { ignore_leaks, on_report, .. } = life;
+    let mut first = None;
+    let mut end = |it: &mut dyn FnMut()| first = first.take().or(catch_unwind(AssertUnwindSafe(it)).err());
+    let (mut factory, mut changes) = (Some(factory), [reset, clean]);
+    let (mut checks, mut ignore, mut sink) = ([on_allocate, on_release], ignore_leaks, on_report);
+    end(&mut || drop(factory.take()));
+    changes.iter_mut().for_each(|change| end(&mut || drop(change.take())));
+    checks.iter_mut().for_each(|check| end(&mut || drop(check.take())));
+    end(&mut || drop(ignore.take()));
+    end(&mut || drop(sink.take()));
+    first
 }

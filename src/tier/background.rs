@@ -1,0 +1,109 @@
+//! The background reclaimer: one thread for all tiers of the process that ask for one.
+//!
+//! One, because its work is small and rare: a pool of sixty tiers should not cost sixty threads and sixty wake-ups. The price is
+//! that the program's code (a factory that takes long, a report that blocks) delays the passes over other tiers; such tiers
+//! are better given passes by a thread of their own, through [`Reclaimer::Manual`](crate::Reclaimer::Manual).
+//!
+//! The thread finds the tiers by walking the table of control blocks, and enters each block only for the time of a pass: it
+//! keeps no tier alive. It sleeps until the earliest tick that is due; whoever makes something due earlier wakes it
+//! ([`kick`]), which costs a system call only while it sleeps.
+
+use std::ptr;
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, fence};
+use std::thread::Thread;
+
+use super::core::{Core, flags};
+use super::registry;
+use crate::clock;
+use crate::sync::Ordering;
+
+/// The tick until which the thread sleeps; 0 while it is awake.
+static ASLEEP_UNTIL: AtomicU64 = AtomicU64::new(0);
+/// The thread, for who wakes it; a leaked box.
+static THREAD: AtomicPtr<Thread> = AtomicPtr::new(ptr::null_mut());
+/// Whether it was started in this process.
+static STARTED: AtomicBool = AtomicBool::new(false);
+
+/// Starts the thread, if it was not started before.
+pub(crate) fn start() -> std::io::Result<()> {
+    // AcqRel: one of several builders starts it.
+    if STARTED.swap(true, std::sync::atomic::Ordering::AcqRel) {
+        return Ok(());
+    }
+    super::pass::watch_forks(forget);
+    let spawned = std::thread::Builder::new().name("tierpool-reclaimer".to_owned()).spawn(run);
+    if spawned.is_err() {
+        STARTED.store(false, std::sync::atomic::Ordering::Release);
+    }
+    spawned.map(drop)
+}
+
+/// In the child of a fork: the thread is not there. The next tier that asks for one starts another.
+extern "C" fn forget() {
+    THREAD.store(ptr::null_mut(), std::sync::atomic::Ordering::Relaxed);
+    STARTED.store(false, std::sync::atomic::Ordering::Relaxed);
+}
+
+/// Says that a pass over the tier is due at `tick`. Never waits; a few loads if a pass is due earlier anyway.
+pub(crate) fn kick(core: &Core, tick: u64) {
+    if cfg!(loom) || core.flags.load(Ordering::Relaxed) & flags::BACKGROUND == 0 {
+        return;
+    }
+    // Release: pairs with the Acquire in `run`; a pass sees what made it due.
+    if core.due.fetch_min(tick, Ordering::Release) <= tick {
+        return;
+    }
+    // Pairs with the fence in `run`: either it finds the tick just noted, or this finds it about to sleep.
+    fence(std::sync::atomic::Ordering::SeqCst);
+    if tick < ASLEEP_UNTIL.load(std::sync::atomic::Ordering::Relaxed) {
+        // SAFETY: null, or a box that was leaked.
+        if let Some(thread) = unsafe { THREAD.load(std::sync::atomic::Ordering::Acquire).as_ref() } {
+            thread.unpark();
+        }
+    }
+}
+
+fn run() {
+    let this = Box::into_raw(Box::new(std::thread::current()));
+    // Release: pairs with the Acquire in `kick`.
+    THREAD.store(this, std::sync::atomic::Ordering::Release);
+    loop {
+        clock::tick();
+        let now = clock::ticks();
+        registry::all().filter(|core| is_background(core) && core.due.load(Ordering::Relaxed) <= now).for_each(serve);
+        let next = earliest();
+        ASLEEP_UNTIL.store(next, std::sync::atomic::Ordering::Relaxed);
+        // Pairs with the fence in `kick`.
+        fence(std::sync::atomic::Ordering::SeqCst);
+        if earliest() >= next {
+            // Wakes early if it was kicked meanwhile: `unpark` leaves a token.
+            match next {
+                u64::MAX => std::thread::park(),
+                next => std::thread::park_timeout(clock::time_to(next)),
+            }
+        }
+        ASLEEP_UNTIL.store(0, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+fn is_background(core: &Core) -> bool {
+    core.flags.load(Ordering::Relaxed) & flags::BACKGROUND != 0
+}
+
+fn earliest() -> u64 {
+    let due = |core: &'static Core| if is_background(core) { core.due.load(Ordering::Relaxed) } else { u64::MAX };
+    registry::all().map(due).min().unwrap_or(u64::MAX)
+}
+
+/// One pass over a tier, if it still exists.
+fn serve(core: &'static Core) {
+    // Acquire: pairs with the Release in `kick`. The pass says itself when the next is due, and so does whatever
+    // happens from here on.
+    let due = core.due.swap(u64::MAX, Ordering::Acquire);
+    let Some(_entered) = core.enter() else { return };
+    // SAFETY: the block is entered, so a tier lives in it, and this is its own `pass`.
+    if unsafe { (core.incarnation().pass)(core) }.is_none() {
+        // Somebody else makes one just now. What was due may come too late for it; look again soon.
+        kick(core, due.max(clock::ticks() + 1));
+    }
+}

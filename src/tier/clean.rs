@@ -1,0 +1,105 @@
+//! Cleaning that is put off: a released value waits as `Dirty` until the reclaimer, or an allocation that would find
+//! nothing free otherwise, has made it fit for its next use.
+//!
+//! Dirty slots are in a chain, and only whoever takes one off it may move it on. That goes for closing too: a releaser
+//! that is stopped between the word and the chain still owns its slot, so its tier cannot end before it has added it.
+
+use super::allocate::Taken;
+use super::core::{Core, flags};
+use super::values::{Panic, Payload};
+use super::{background, close, notice, rebuild, release};
+use crate::slot::header::{Note, Site};
+use crate::slot::word::State;
+use crate::sync::Ordering;
+
+/// Leaves a returned slot to be cleaned later. A panic in the value's `Drop` is returned; it is dropped if the tier closes.
+pub(crate) fn put_off<T: 'static>(core: &'static Core, taken: Taken, site: Option<Site>) -> Result<(), Panic> {
+    let (header, dirty) = (core.header(taken.index), taken.word.to(State::Dirty));
+    header.set_note(Note::released(site));
+    header.give(dirty);
+    core.dirty.add(core.links, taken.index);
+    // Pairs with the heavy fence of `close`, and with that of a waiter: either they find the slot in the chain, or the
+    // load below finds their flag. The slot is not ours any more.
+    core.fence.light();
+    let now = core.flags.load(Ordering::Relaxed);
+    if now & flags::CLOSED != 0 {
+        return close::bury::<T>(core, taken.index, dirty);
+    }
+    background::kick(core, 0);
+    Ok(())
+}
+
+/// Cleans a value that the caller holds. False if it had to go and could not be replaced: then the slot is quarantined, and
+/// the caller holds it no more. A panic in the program's code is returned beside it.
+///
+/// # Safety
+/// The tier in `core` is one of `T`s, and the caller holds the slot, in maintenance or leased, with its value.
+pub(crate) unsafe fn clean<T: 'static>(core: &'static Core, taken: Taken) -> (bool, Option<Panic>) {
+    // SAFETY: the caller holds a slot of this tier of `T`s, with its value; after a panic it is not used again.
+    unsafe {
+        let payload = Payload::<T>::of(core);
+        match payload.apply(&payload.values().clean, taken.index) {
+            Ok(()) => (true, None),
+            Err(panic) => (rebuild::renew::<T>(core, taken).0, Some(panic)),
+        }
+    }
+}
+
+/// Takes a dirty slot off the chain, into maintenance.
+fn claim(core: &Core) -> Option<Taken> {
+    loop {
+        let index = core.dirty.take(core.links)?;
+        let header = core.header(index);
+        let dirty = header.word();
+        let word = dirty.to(State::Maintenance);
+        // It fails if the tier was closed meanwhile.
+        if dirty.is(State::Dirty) && header.compare_exchange(dirty, word) {
+            return Some(Taken { word, index });
+        }
+    }
+}
+
+/// Cleans a dirty slot for the caller, who then holds it in maintenance. A panic in the program's code is reported.
+pub(crate) fn one(core: &'static Core) -> Option<Taken> {
+    loop {
+        let taken = claim(core)?;
+        // SAFETY: the claim made the slot ours, a dirty slot has a value, and `clean` is this tier's.
+        let (held, panic) = unsafe { (core.incarnation().clean)(core, taken) };
+        if let Some(panic) = panic {
+            notice::tell_panic(core, &panic);
+        }
+        if held {
+            return Some(taken);
+        }
+    }
+}
+
+/// In a pass: cleans what is dirty, and gives it back. Returns how many.
+pub(crate) fn all<T: 'static>(core: &'static Core) -> usize {
+    std::iter::from_fn(|| one(core)).map(|taken| restore::<T>(core, taken)).count()
+}
+
+/// Gives a slot in maintenance back. Its last release was counted already, and its lines stay. A panic in the value's `Drop`,
+/// if the tier closes, is reported.
+pub(crate) fn restore<T: 'static>(core: &'static Core, taken: Taken) {
+    let site = match core.header(taken.index).held_note() {
+        Note::Released(site) => Some(site),
+        _ => None,
+    };
+    release::uncount(core);
+    if let Err(panic) = release::give_back::<T>(core, None, taken, site) {
+        notice::tell_panic(core, &panic);
+    }
+}
+
+/// The tier is closed: drops what is dirty. The caller has a `Tier`. The first panic in a value's `Drop` is returned.
+pub(crate) fn bury_all<T: 'static>(core: &'static Core) -> Option<Panic> {
+    let mut panic = None;
+    while let Some(index) = core.dirty.take(core.links) {
+        let dirty = core.header(index).word();
+        if dirty.is(State::Dirty) {
+            panic = panic.or(close::bury::<T>(core, index, dirty).err());
+        }
+    }
+    panic
+}

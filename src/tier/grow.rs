@@ -1,0 +1,230 @@
+//! More slots when they are wanted, fewer when they are not: between the tier's smallest size and its capacity.
+//!
+//! A slot that is not there is `Absent`. An allocation that finds nothing free builds one, for itself; the next pass of
+//! the reclaimer then adds as many as would make the tier a quarter larger, or a segment, so that the next ones
+//! need not. Going back is the reverse: a free slot is claimed, its value dropped, its word `Absent`; when that was the last of its
+//! segment, the memory goes back to the system.
+//!
+//! A slot comes and goes by an exchange of its word like any other change of hands, so growth, shrinking and allocations
+//! need not know of each other.
+
+use std::io;
+
+use super::allocate::Taken;
+use super::core::{Core, Incarnation, flags};
+use super::notice::{self, Report};
+use super::reclaim::Reclaimed;
+use super::segments::{NoMemory, Segments};
+use super::values::{NoValue, Panic, Payload};
+use super::{background, clean, rebuild, scarcity};
+use crate::error::GrowError;
+use crate::slot::header::Note;
+use crate::slot::word::{State, Word};
+use crate::sync::Ordering;
+
+/// Whether the tier may grow now.
+pub(crate) fn is_possible(core: &Core) -> bool {
+    core.absent.load(Ordering::Relaxed) > 0 && core.growing.is_due()
+}
+
+/// Builds an absent slot for the caller, who then holds it in maintenance.
+pub(crate) fn one(core: &'static Core) -> Option<Taken> {
+    if !is_possible(core) || !core.growing.begin() {
+        return None;
+    }
+    let taken = add(core, 0).unwrap_or_else(|why| {
+        tell_failure(core, why);
+        None
+    });
+    // Relaxed: a hint for the next pass, which is to try again what has failed here.
+    core.wanted.store(1, Ordering::Relaxed);
+    background::kick(core, core.growing.due());
+    taken
+}
+
+/// Builds the first absent slot from the segment `from` on; `None` if there is none.
+fn add(core: &'static Core, from: usize) -> Result<Option<Taken>, NoSlot> {
+    let Some(taken) = claim(core, from).map_err(NoSlot::Memory)? else { return Ok(None) };
+    // SAFETY: the claim made the slot ours, and an absent one has no value.
+    if let Err(why) = unsafe { (core.incarnation().build)(core, taken.index) } {
+        vanish(core, taken);
+        return Err(NoSlot::Factory(why));
+    }
+    core.growing.succeeded();
+    Ok(Some(taken))
+}
+
+/// Why a slot could not be added.
+enum NoSlot {
+    Memory(io::Error),
+    Factory(NoValue),
+}
+
+/// Notes that the tier could not grow, and reports it.
+fn tell_failure(core: &Core, why: NoSlot) {
+    match why {
+        NoSlot::Factory(why) => rebuild::tell_failure(core, &core.growing, why),
+        NoSlot::Memory(source) => {
+            let (_, retry_in) = core.growing.failed(core.life().pauses);
+            let (tier, slots) = (core.incarnation().name, core.present());
+            notice::tell(core, || Report::GrowthFailed { tier, slots, retry_in, source });
+        }
+    }
+}
+
+/// Takes an absent slot whose segment has memory into maintenance.
+fn claim(core: &'static Core, from: usize) -> io::Result<Option<Taken>> {
+    let Some(segments) = &core.life().segments else { return Ok(None) };
+    for segment in from..segments.len() {
+        if segments.users(segment) >= segments.slots(segment).len() {
+            continue;
+        }
+        match segments.enter(segment) {
+            Ok(()) => {}
+            Err(NoMemory::Leaving) => continue,
+            Err(NoMemory::Refused(why)) => return Err(why),
+        }
+        for index in segments.slots(segment) {
+            let header = core.header(index);
+            let absent = header.word();
+            let word = absent.to(State::Maintenance);
+            if absent.is(State::Absent) && header.compare_exchange(absent, word) {
+                // The caller has a `Tier`, or is in a pass: the tier cannot end before this slot is counted.
+                core.live.fetch_add(1, Ordering::Relaxed);
+                core.absent.fetch_sub(1, Ordering::Relaxed);
+                return Ok(Some(Taken { word, index }));
+            }
+        }
+        segments.leave(segment);
+    }
+    Ok(None)
+}
+
+/// For the holder of a slot in maintenance that has no value: it is absent from here on.
+fn vanish(core: &'static Core, taken: Taken) {
+    let header = core.header(taken.index);
+    header.set_note(Note::None);
+    header.give(taken.word.to(State::Absent));
+    core.absent.fetch_add(1, Ordering::Relaxed);
+    if let Some(segments) = &core.life().segments {
+        segments.leave(segments.of(taken.index));
+    }
+    core.count_out();
+}
+
+/// Adds slots until there are `slots`, and gives them out as free. Returns how many were added, and why there are not enough.
+fn up_to<T: 'static>(core: &'static Core, slots: usize) -> (usize, Option<NoSlot>) {
+    let (mut added, mut from) = (0, 0);
+    while core.present() < slots && core.flags.load(Ordering::Relaxed) & flags::CLOSED == 0 {
+        match add(core, from) {
+            Ok(Some(taken)) => {
+                // What lies before is full, or has been left by somebody since; the next growth finds it.
+                from = core.life().segments.as_ref().map_or(0, |segments| segments.of(taken.index));
+                clean::restore::<T>(core, taken);
+                added += 1;
+            }
+            Ok(None) => break,
+            Err(why) => return (added, Some(why)),
+        }
+    }
+    (added, None)
+}
+
+/// In a pass: adds slots in advance if an allocation had to build one. Returns how many.
+pub(crate) fn ahead<T: 'static>(core: &'static Core) -> usize {
+    let Some(segments) = &core.life().segments else { return 0 };
+    if core.wanted.load(Ordering::Relaxed) == 0 || !is_possible(core) || !core.growing.begin() {
+        return 0;
+    }
+    core.wanted.store(0, Ordering::Relaxed);
+    let present = core.present();
+    let more = (present / 4).max(segments.each().min(present)).max(1);
+    let (added, why) = up_to::<T>(core, (present + more).min(core.incarnation().capacity));
+    if let Some(why) = why {
+        core.wanted.store(1, Ordering::Relaxed);
+        tell_failure(core, why);
+    }
+    added
+}
+
+/// For a `Tier`: adds slots until there are `slots`.
+pub(crate) fn grow_to<T: 'static>(core: &'static Core, slots: usize) -> Result<(), GrowError> {
+    let Incarnation { name: tier, capacity, .. } = *core.incarnation();
+    if slots > capacity {
+        return Err(GrowError::Capacity { tier, slots, capacity });
+    }
+    let _pass = core.pass.lock();
+    let (added, why) = up_to::<T>(core, slots);
+    core.reclaimed.add(Reclaimed { added: added as u64, ..Reclaimed::default() });
+    match why {
+        _ if core.flags.load(Ordering::Relaxed) & flags::CLOSED != 0 => Err(GrowError::Closed { tier }),
+        None => Ok(()),
+        Some(NoSlot::Memory(source)) => Err(GrowError::OutOfMemory { tier, slots: core.present(), source }),
+        Some(NoSlot::Factory(why)) => {
+            let source = match why {
+                NoValue::Refused(source) => Some(source),
+                NoValue::Panicked => None,
+            };
+            Err(GrowError::Factory { tier, slots: core.present(), source })
+        }
+    }
+}
+
+/// For a `Tier`: removes free slots until there are `slots`. Returns how many there are.
+pub(crate) fn shrink_to<T: 'static>(core: &'static Core, slots: usize) -> usize {
+    let _pass = core.pass.lock();
+    let removed = down_to::<T>(core, slots.max(core.life().min));
+    core.reclaimed.add(Reclaimed { removed: removed as u64, ..Reclaimed::default() });
+    core.present()
+}
+
+/// Removes one slot if it is free and the tier is larger than `min`. In a pass only, so that the size is not undercut. A panic
+/// in the value's `Drop` is returned.
+pub(crate) fn remove<T: 'static>(core: &'static Core, index: u32, free: Word, min: usize) -> Result<bool, Panic> {
+    if core.present() <= min || !free.is_free() {
+        return Ok(false);
+    }
+    let word = free.to(State::Maintenance);
+    if !core.header(index).compare_exchange(free, word) {
+        return Ok(false);
+    }
+    if free.is(State::Counted) {
+        scarcity::count_claim(core);
+    }
+    // SAFETY: the exchange made the slot ours, from a state with a value; from here on it has none.
+    let outcome = unsafe { Payload::<T>::of(core).drop_value(index) };
+    vanish(core, Taken { word, index });
+    outcome.map(|()| true)
+}
+
+/// In a pass: removes free slots, those with the largest index first, until there are `slots`. Returns how many. A panic in a
+/// value's `Drop` is reported.
+fn down_to<T: 'static>(core: &'static Core, slots: usize) -> usize {
+    let mut removed = 0;
+    for index in (0..core.incarnation().capacity as u32).rev() {
+        if core.present() <= slots {
+            break;
+        }
+        match remove::<T>(core, index, core.header(index).word(), slots) {
+            Ok(done) => removed += usize::from(done),
+            Err(panic) => {
+                removed += 1;
+                notice::tell_panic(core, &panic);
+            }
+        }
+    }
+    removed
+}
+
+impl Segments {
+    /// Enters the segments of the first slots of a tier that is being built.
+    pub(crate) fn enter_first(&self, slots: usize) -> io::Result<()> {
+        for index in 0..slots as u32 {
+            match self.enter(self.of(index)) {
+                Ok(()) | Err(NoMemory::Leaving) => {}
+                Err(NoMemory::Refused(why)) => return Err(why),
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,22 @@
+//! What an allocation does before it refuses: it makes a slot fit for use itself, rather than wait for the reclaimer.
+
+use super::allocate::{Caller, Taken};
+use super::core::Core;
+use super::{clean, grow, rebuild};
+
+/// Makes one slot and leases it to the caller, if there is one to be cleaned, built or rebuilt.
+pub(crate) fn one(core: &'static Core, caller: &Caller) -> Option<Taken> {
+    let taken = clean::one(core).or_else(|| grow::one(core)).or_else(|| rebuild::one(core))?;
+    Some(lease(core, taken, caller))
+}
+
+/// Leases a slot in maintenance to the caller.
+pub(crate) fn lease(core: &Core, taken: Taken, caller: &Caller) -> Taken {
+    let word = core.header(taken.index).lease(taken.word, caller.site, caller.stamp());
+    Taken { word, index: taken.index }
+}
+
+/// Whether that might succeed now. Some loads.
+pub(crate) fn is_possible(core: &Core) -> bool {
+    !core.dirty.head().is_empty() || grow::is_possible(core) || rebuild::is_possible(core)
+}

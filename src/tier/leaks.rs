@@ -1,0 +1,68 @@
+//! Slots that have been held for too long: each is reported once, with who holds it since when and from which line.
+//!
+//! An allocation stamps the coarse clock, which may have stood still before; so a stamp alone can make a hold look older
+//! than it is. What is certain is this: a stamp that is smaller than the tick of a pass was taken before that pass. A hold
+//! is reported when its stamp is smaller than the tick of a pass that is itself long enough ago. So no report comes too
+//! early, and none later than the pause between two such passes: an eighth of the time allowed.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use super::core::Core;
+use super::notice::{self, Report};
+use super::report;
+use crate::clock::{self, Tick};
+
+/// How many passes fall into the time that a hold may last.
+const LOOKS: u32 = 8;
+
+/// What passes remember from one to the next.
+#[derive(Default)]
+pub(crate) struct Watch {
+    /// Ticks of passes, the latest last: the first is the latest of those that are long enough ago.
+    passes: VecDeque<Tick>,
+    /// The stamps of holds that were reported, by slot.
+    reported: HashMap<u32, Tick>,
+}
+
+impl Watch {
+    /// In a pass: looks for holds that last for longer than `limit`. Returns how many are new.
+    pub(crate) fn look(&mut self, core: &Core, limit: Duration) -> usize {
+        let now = clock::now();
+        if self.passes.back().is_none_or(|last| last.ago(now) >= pause(limit)) {
+            self.passes.push_back(now);
+        }
+        let long_ago = |then: &Tick| then.ago(now) >= limit;
+        while self.passes.get(1).is_some_and(long_ago) {
+            self.passes.pop_front();
+        }
+        let Some(&line) = self.passes.front().filter(|then| long_ago(then)) else { return 0 };
+        // Those who came back may be reported anew another time.
+        self.reported.retain(|&index, tick| core.header(index).held_since() == Some(*tick));
+        let mut found = 0;
+        for (index, header) in core.headers().iter().enumerate() {
+            let Some(tick) = header.held_since().filter(|&tick| tick != line && line.since(tick).is_some()) else {
+                continue;
+            };
+            let index = index as u32;
+            if self.reported.get(&index) == Some(&tick) {
+                continue;
+            }
+            let Some(holder) = report::holder(core, index) else { continue };
+            self.reported.insert(index, tick);
+            let ignored =
+                |ignore: &super::life::Ignore| holder.site.is_some_and(|site| notice::guarded(|| ignore(site)));
+            if core.life().ignore_leaks.as_ref().is_some_and(ignored) {
+                continue;
+            }
+            found += 1;
+            notice::tell(core, || Report::Leak { tier: core.incarnation().name, holder });
+        }
+        found
+    }
+}
+
+/// How long after a pass the next look is due.
+pub(crate) fn pause(limit: Duration) -> Duration {
+    limit / LOOKS
+}

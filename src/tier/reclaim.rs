@@ -1,0 +1,134 @@
+//! The reclaimer's pass over one tier: everything that is done for a tier without anybody asking.
+//!
+//! A pass is made by the background thread ([`background`](super::background)), or by whoever calls
+//! [`Tier::reclaim`](crate::Tier::reclaim). There is one at a time for a tier; nobody waits for it. It works on idle slots
+//! only, which it claims like anybody else, so it may be stopped anywhere and stop nobody.
+
+use std::time::{Duration, Instant};
+
+use super::core::Core;
+use super::values::Payload;
+use super::{background, clean, expire, grow, leaks, rebuild, turnover};
+use crate::clock;
+use crate::sync::{AtomicU64, Ordering};
+
+/// Who makes a tier's passes: [`TierBuilder::reclaimer`](crate::TierBuilder::reclaimer).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Reclaimer {
+    /// The program, by calling [`Tier::reclaim`](crate::Tier::reclaim) when it likes. No thread is started.
+    #[default]
+    Manual,
+    /// One thread for all such tiers of the process, started with the first of them. It sleeps until something is due: a deadline, a
+    /// value to be cleaned, an age. In the child of a `fork` there is none, and the child's exit does not miss it.
+    Background,
+}
+
+/// What a pass did, or all passes over a tier since it was built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Reclaimed {
+    /// Retired slots that became free, since no pin can see them any more.
+    pub retired: u64,
+    /// Dirty slots that were cleaned.
+    pub cleaned: u64,
+    /// Handles that expired.
+    pub expired: u64,
+    /// Slots without a value that got one.
+    pub rebuilt: u64,
+    /// Values that were too old, and were replaced.
+    pub renewed: u64,
+    /// Holds that were found to last too long.
+    pub leaks: u64,
+    /// Slots that were added.
+    pub added: u64,
+    /// Slots that were removed.
+    pub removed: u64,
+}
+
+impl Reclaimed {
+    fn parts(self) -> [u64; 8] {
+        let Reclaimed { retired, cleaned, expired, rebuilt, renewed, leaks, added, removed } = self;
+        [retired, cleaned, expired, rebuilt, renewed, leaks, added, removed]
+    }
+}
+
+/// The sum of what passes did for a tier.
+pub(crate) struct Ledger([AtomicU64; 8]);
+
+impl Ledger {
+    pub(crate) fn new() -> Self {
+        Ledger(std::array::from_fn(|_| AtomicU64::new(0)))
+    }
+
+    pub(crate) fn add(&self, done: Reclaimed) {
+        for (sum, part) in self.0.iter().zip(done.parts()).filter(|(_, part)| *part > 0) {
+            sum.fetch_add(part, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn sum(&self) -> Reclaimed {
+        let [retired, cleaned, expired, rebuilt, renewed, leaks, added, removed] =
+            std::array::from_fn(|part| self.0[part].load(Ordering::Relaxed));
+        Reclaimed { retired, cleaned, expired, rebuilt, renewed, leaks, added, removed }
+    }
+
+    /// A new tier moves in.
+    pub(crate) fn clear(&self) {
+        self.0.iter().for_each(|sum| sum.store(0, Ordering::Relaxed));
+    }
+}
+
+/// A pass that took some time is not due again before so many times that long: so all of them take a small part of a core.
+const REST: u32 = 16;
+
+/// Makes a pass. `None` if another is under way.
+///
+/// # Safety
+/// The tier in `core` is one of `T`s, and the caller has a `Tier`, or has entered the block.
+pub(crate) unsafe fn pass<T: 'static>(core: &'static Core) -> Option<Reclaimed> {
+    let mut state = core.pass.try_lock()?;
+    let started = Instant::now();
+    clock::tick_to(started);
+    let life = core.life();
+    let count = |count: usize| count as u64;
+    let mut done = Reclaimed {
+        retired: 0,
+        cleaned: count(clean::all::<T>(core)),
+        expired: count(expire::all::<T>(core)),
+        rebuilt: count(rebuild::all::<T>(core)),
+        renewed: count(turnover::by_age::<T>(core)),
+        leaks: count(life.leak_after.map_or(0, |limit| state.watch.look(core, limit))),
+        removed: count(turnover::by_idleness::<T>(core)),
+        added: 0,
+    };
+    done.added = count(grow::ahead::<T>(core));
+    core.reclaimed.add(done);
+    let rest = if cfg!(loom) { Duration::ZERO } else { started.elapsed() * REST };
+    let next = next_due::<T>(core).max(clock::ticks_from_now(rest));
+    drop(state);
+    background::kick(core, next);
+    Some(done)
+}
+
+/// In a pass: when the next one is due, if nothing new happens; a tick, or `u64::MAX`.
+fn next_due<T: 'static>(core: &'static Core) -> u64 {
+    let life = core.life();
+    // SAFETY: the caller is in a pass of this tier of `T`s.
+    let payload = unsafe { Payload::<T>::of(core) };
+    let ages = payload.values().ages.as_ref();
+    let later = |after: Option<Duration>| after.map_or(u64::MAX, clock::ticks_from_now);
+    let when = |wanted: bool, due: u64| if wanted { due } else { u64::MAX };
+    [
+        core.deadline.load(Ordering::Relaxed),
+        when(core.quarantined.load(Ordering::Relaxed) > 0, core.rebuilding.due()),
+        when(core.wanted.load(Ordering::Relaxed) > 0, core.growing.due()),
+        when(!core.dirty.head().is_empty(), 0),
+        later(life.leak_after.map(leaks::pause)),
+        later(life.idle.as_ref().map(|idle| idle.timeout / 4)),
+        later(ages.map(|ages| ages.pause())),
+    ]
+    .into_iter()
+    .min()
+    .unwrap_or(u64::MAX)
+}

@@ -1,0 +1,147 @@
+//! The payload of a tier that grows: one range of addresses, in segments that have memory while a slot in them has a value.
+//!
+//! A segment's word counts who needs its memory: each slot that is not `Absent`, and each thread that is about to build one.
+//! The memory comes with the first and goes with the last. Both happen without a lock: giving memory twice is
+//! harmless, and it is taken back only by whoever moves the word from "nobody" to [`TAKING`].
+
+use std::io;
+
+use crate::sync::pages::{Reserved, page};
+use crate::sync::{AtomicU32, Ordering};
+
+/// The segment has memory.
+const BACKED: u32 = 1 << 31;
+/// Its memory is being taken back.
+const TAKING: u32 = 1 << 30;
+/// Who needs it.
+const USERS: u32 = TAKING - 1;
+
+/// A segment has at least so many bytes, unless the tier has fewer: as much as one call of the system should move.
+const SEGMENT_BYTES: usize = 1 << 18;
+/// A tier has at most so many segments: each may be a mapping of its own, and the system allows some 65,000.
+const MAX_SEGMENTS: usize = 1 << 10;
+
+/// See the module's header.
+pub(crate) struct Segments {
+    space: Reserved,
+    first: *mut u8,
+    slot_bytes: usize,
+    capacity: usize,
+    /// Slots a segment.
+    each: usize,
+    words: Box<[AtomicU32]>,
+}
+
+/// Why a segment has no memory.
+pub(crate) enum NoMemory {
+    /// It is being taken back at this moment.
+    Leaving,
+    /// The system refused.
+    Refused(io::Error),
+}
+
+impl Segments {
+    /// Address space for `capacity` slots of `slot_bytes` bytes.
+    pub(crate) fn new(capacity: usize, slot_bytes: usize, align: usize) -> io::Result<Self> {
+        let bytes = capacity.checked_mul(slot_bytes).ok_or(io::ErrorKind::OutOfMemory)?;
+        let space = Reserved::new(bytes, align)?;
+        let per_segment = SEGMENT_BYTES.max(page()).checked_div(slot_bytes).unwrap_or(capacity).max(1);
+        let each = per_segment.max(capacity.div_ceil(MAX_SEGMENTS)).min(capacity);
+        let words = (0..capacity.div_ceil(each)).map(|_| AtomicU32::new(0)).collect();
+        Ok(Segments { first: space.first(align), space, slot_bytes, capacity, each, words })
+    }
+
+    /// Where the first slot lies.
+    pub(crate) fn first(&self) -> *mut u8 {
+        self.first
+    }
+
+    /// Slots a segment.
+    pub(crate) fn each(&self) -> usize {
+        self.each
+    }
+
+    /// How many segments there are.
+    pub(crate) fn len(&self) -> usize {
+        self.words.len()
+    }
+
+    /// The segment that a slot lies in.
+    pub(crate) fn of(&self, index: u32) -> usize {
+        index as usize / self.each
+    }
+
+    /// The slots of a segment; the last may have fewer than the others.
+    pub(crate) fn slots(&self, segment: usize) -> std::ops::Range<u32> {
+        let start = segment * self.each;
+        start as u32..(start + self.each).min(self.capacity) as u32
+    }
+
+    /// How many need the segment.
+    pub(crate) fn users(&self, segment: usize) -> usize {
+        (self.words[segment].load(Ordering::Relaxed) & USERS) as usize
+    }
+
+    /// Says that one more needs the segment, and sees to it that it has memory.
+    pub(crate) fn enter(&self, segment: usize) -> Result<(), NoMemory> {
+        let word = &self.words[segment];
+        let mut now = word.load(Ordering::Relaxed);
+        loop {
+            if now & TAKING != 0 {
+                return Err(NoMemory::Leaving);
+            }
+            // Acquire: pairs with the Release in `leave` and below; what the system did for another is done for us.
+            match word.compare_exchange_weak(now, now + 1, Ordering::Acquire, Ordering::Relaxed) {
+                Ok(_) => break,
+                Err(other) => now = other,
+            }
+        }
+        if now & BACKED == 0 {
+            let (first, bytes) = self.range(segment);
+            // SAFETY: the range is a segment of this reservation.
+            if let Err(why) = unsafe { Reserved::commit(first, bytes) } {
+                word.fetch_sub(1, Ordering::Release);
+                return Err(NoMemory::Refused(why));
+            }
+            // Release: pairs with the Acquire above.
+            word.fetch_or(BACKED, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// One less needs the segment; the last takes its memory back.
+    pub(crate) fn leave(&self, segment: usize) {
+        let word = &self.words[segment];
+        // Release: pairs with the Acquire below; every use of the memory comes before it is taken back.
+        if word.fetch_sub(1, Ordering::Release) != BACKED | 1 {
+            return;
+        }
+        if word.compare_exchange(BACKED, TAKING, Ordering::Acquire, Ordering::Relaxed).is_ok() {
+            let (first, bytes) = self.range(segment);
+            // SAFETY: the range is a segment of this reservation. Nobody needs it, and nobody enters while the word
+            // says that it is being taken.
+            unsafe { Reserved::decommit(first, bytes) };
+            // Release: pairs with the Acquire in `enter`.
+            word.store(0, Ordering::Release);
+        }
+    }
+
+    /// Gives up the address space.
+    ///
+    /// # Safety
+    /// No slot has a value, and nobody will use the segments again.
+    pub(crate) unsafe fn release(&self) {
+        // SAFETY: by the contract.
+        unsafe { self.space.release() }
+    }
+
+    /// Bytes of the words.
+    pub(crate) fn bytes(&self) -> usize {
+        size_of_val(&*self.words)
+    }
+
+    fn range(&self, segment: usize) -> (*mut u8, usize) {
+        let slots = self.slots(segment);
+        (self.first.wrapping_add(slots.start as usize * self.slot_bytes), slots.len() * self.slot_bytes)
+    }
+}
