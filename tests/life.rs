@@ -161,10 +161,11 @@ fn a_value_that_fails_its_check_is_replaced_and_not_handed_out() -> Outcome {
 fn a_value_that_fails_its_check_on_release_is_replaced() -> Outcome {
     let made = Arc::new(AtomicUsize::new(0));
     let count = made.clone();
-    let tier: Tier<bool> = Tier::builder("checked").capacity(1).validate_on_release(|good| *good).build_with(move || {
-        count.fetch_add(1, Ordering::Relaxed);
-        true
-    })?;
+    let tier: Tier<bool> =
+        Tier::builder("checked").capacity(1).validate_on_release(|good| *good).build_with(move || {
+            count.fetch_add(1, Ordering::Relaxed);
+            true
+        })?;
     *tier.try_allocate()? = false;
     assert!(*tier.try_allocate()?);
     assert_eq!(made.load(Ordering::Relaxed), 2);

@@ -266,7 +266,8 @@ impl<T: Send + 'static> TierBuilder<T> {
             NoCore::Table => BuildError::TooManyTiers { tier: name, max: MAX_CORES },
         })?;
         let ages = self.max_age.and_then(|max| Ages::new(max, capacity));
-        let seen = || (0..capacity).map(|_| AtomicU64::new(0)).collect();
+        // No slot's generation is that when its tier begins.
+        let seen = || (0..capacity).map(|_| AtomicU64::new(u64::MAX)).collect();
         let config = [
             (self.reset.is_some() || self.on_release.is_some(), flags::PREPARES),
             (self.watches_panics, flags::WATCHES_PANICS),

@@ -29,9 +29,11 @@ impl Watch {
     /// In a pass: looks for holds that last for longer than `limit`. Returns how many are new.
     pub(crate) fn look(&mut self, core: &Core, limit: Duration) -> usize {
         let now = clock::now();
-        if self.passes.back().is_none_or(|last| last.ago(now) >= pause(limit)) {
-            self.passes.push_back(now);
+        // The latest is always there; of the others, as many as differ enough to matter.
+        if self.passes.len() >= 2 && self.passes[self.passes.len() - 2].ago(now) < pause(limit) {
+            self.passes.pop_back();
         }
+        self.passes.push_back(now);
         let long_ago = |then: &Tick| then.ago(now) >= limit;
         while self.passes.get(1).is_some_and(long_ago) {
             self.passes.pop_front();
