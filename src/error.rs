@@ -83,8 +83,9 @@ pub enum HandleError {
         /// Which line released it, while that is still known, and if a line did: a dropped lease names none.
         released_at: Option<&'static Location<'static>>,
     },
-    /// The handle is of the present generation, but its slot is leased: somebody attached it before.
-    #[error("handle {handle} of tier {tier:?} is attached already: its slot is {state}")]
+    /// The handle is of the present generation, but the slot is not in a state that the call could end: somebody attached it
+    /// before, or it is shared where a detached one is wanted, or the other way round.
+    #[error("handle {handle} of tier {tier:?} cannot be used so: its slot is {state}{}", advice(*state))]
     InUse {
         /// The handle.
         handle: Handle,
@@ -115,6 +116,15 @@ pub enum HandleError {
         /// The bits, as a handle.
         handle: Handle,
     },
+}
+
+fn advice(state: State) -> &'static str {
+    match state {
+        State::Shared => ", and ends by `retire`",
+        State::SharedLease => ", and ends with its last shared lease",
+        State::Detached => ", and ends by `attach` or `release`",
+        _ => " by somebody who attached it",
+    }
 }
 
 fn stale(

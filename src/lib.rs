@@ -71,11 +71,13 @@ pub use sync::fence::{FenceKind, fence_kind};
 pub use tier::Tier;
 pub use tier::builder::TierBuilder;
 pub use tier::bulk::{IntoIter, Iter, IterMut, Leases};
+pub use tier::epoch::Pin;
 pub use tier::lease::Lease;
 pub use tier::local::Local;
 pub use tier::notice::Report;
 pub use tier::reclaim::{Reclaimed, Reclaimer};
 pub use tier::report::{Holder, Snapshot};
+pub use tier::shared::SharedLease;
 
 /// The documents of the repository, compiled with the code.
 pub mod docs {

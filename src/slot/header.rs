@@ -45,6 +45,8 @@ pub(crate) enum Note {
 const NOTE_KIND: u64 = 3;
 const NOTE_DEADLINE: u64 = 1;
 const NOTE_SHARERS: u64 = 2;
+/// One sharer.
+const SHARER: u64 = 4;
 
 const _: () = assert!(align_of::<Location<'static>>() as u64 > NOTE_KIND);
 
@@ -172,6 +174,34 @@ impl Header {
     /// For the holder only: the note as it stands.
     pub(crate) fn held_note(&self) -> Note {
         Note::from_bits(self.note.load(Ordering::Relaxed))
+    }
+
+    /// For a sharer: there is one more.
+    ///
+    /// # Panics
+    /// Ends the process if there are more than 2³¹: as with `Arc`, they must have been forgotten.
+    pub(crate) fn count_sharer_in(&self) {
+        // Relaxed: the new one is made from one that keeps the slot.
+        if self.note.fetch_add(SHARER, Ordering::Relaxed) >= SHARER << 31 {
+            std::process::abort();
+        }
+    }
+
+    /// For a sharer, which goes: true if it was the last.
+    pub(crate) fn count_sharer_out(&self) -> bool {
+        // Release: pairs with the Acquire fence below; every use of the value comes before the end.
+        let last = self.note.fetch_sub(SHARER, Ordering::Release) < 2 * SHARER;
+        if last {
+            // Acquire fence: pairs with the Release of all the others.
+            fence(Ordering::Acquire);
+        }
+        last
+    }
+
+    /// For a sharer: whether it is the only one.
+    pub(crate) fn is_last_sharer(&self) -> bool {
+        // Acquire: pairs with the Release in `count_sharer_out`; the others' uses come before what the only one does.
+        self.note.load(Ordering::Acquire) < 2 * SHARER
     }
 
     /// The tick at which whoever holds the slot allocated it; `None` if nobody does. Unguarded: for a scan of many, which

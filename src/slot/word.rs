@@ -34,7 +34,7 @@ pub enum State {
     Detached = 7,
     /// Read by whoever holds the handle of this generation, under a pin.
     Shared = 8,
-    /// Held by some `SharedLease`s.
+    /// Held by some [`SharedLease`](crate::SharedLease)s.
     SharedLease = 9,
     /// Its winner is writing the header.
     Claimed = 10,
@@ -58,6 +58,11 @@ impl State {
         State::Claimed,
         State::Leased,
     ];
+
+    /// Whether the slot is the tier's, with a value: free, or on its way to it.
+    pub(crate) const fn is_idle(self) -> bool {
+        matches!(self, State::Dirty | State::Retired | State::Maintenance | State::Free | State::Counted)
+    }
 
     /// Whether somebody outside this crate holds the slot, so that reports name a holder.
     pub(crate) const fn is_held(self) -> bool {

@@ -20,7 +20,7 @@ use super::registry::{self, MAX_CORES, NoCore};
 use super::report::Totals;
 use super::segments::Segments;
 use super::values::{self, Ages, Check, Factory, Payload, Reset, Values, rethrow};
-use super::{background, clean};
+use super::{background, clean, epoch};
 use crate::clock;
 use crate::error::BuildError;
 use crate::slot::word::State;
@@ -304,6 +304,7 @@ impl<T: Send + 'static> TierBuilder<T> {
             // SAFETY: called with a slot of this incarnation, which is one of `T`s, that the caller holds vacant.
             build: |core, index| unsafe { Payload::<T>::of(core).build(index) },
             clean: clean::clean::<T>,
+            collect: epoch::collect::<T>,
             pass: reclaim::pass::<T>,
             free: values::free::<T>,
             base: Totals::of(core),
@@ -385,6 +386,8 @@ impl<T: Send + 'static> Unopened<T> {
         core.growing.succeeded();
         core.wanted.store(0, Ordering::Relaxed);
         core.deadline.store(u64::MAX, Ordering::Relaxed);
+        core.limbo.store(0, Ordering::Relaxed);
+        core.collected.store(0, Ordering::Relaxed);
         core.pass.clear();
         core.reclaimed.clear();
         core.most_held.store(0, Ordering::Relaxed);

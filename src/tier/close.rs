@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::core::{Core, flags};
 use super::values::{Panic, Payload, rethrow};
-use super::{clean, report, scarcity};
+use super::{clean, epoch, report, scarcity};
 use crate::error::CloseError;
 use crate::slot::word::{State, Word};
 use crate::sync::Ordering;
@@ -34,7 +34,7 @@ pub(crate) fn orphan<T: 'static>(core: &'static Core) {
 }
 
 /// Waits until every slot has come back, or names who still holds some.
-pub(crate) fn wait(core: &'static Core, patience: Duration) -> Result<(), CloseError> {
+pub(crate) fn wait<T: 'static>(core: &'static Core, patience: Duration) -> Result<(), CloseError> {
     const PAUSE: Duration = Duration::from_micros(200);
     let deadline = Instant::now().checked_add(patience);
     // One stands for the caller's `Tier`. Acquire: what the releasers did comes before what follows the wait.
@@ -46,6 +46,10 @@ pub(crate) fn wait(core: &'static Core, patience: Duration) -> Result<(), CloseE
                 break;
             }
             return Err(CloseError { tier: core.incarnation().name, holders });
+        }
+        // What was retired goes as soon as its pins have.
+        if !core.retired.head().is_empty() || core.limbo.load(Ordering::Relaxed) != 0 {
+            core.pass.try_lock().map(|mut state| epoch::collect::<T>(core, &mut state));
         }
         std::thread::sleep(PAUSE);
     }

@@ -19,7 +19,7 @@ use super::chain::{Chain, Link};
 use super::depot::Depot;
 use super::life::Life;
 use super::magazine::{MAX_MAGAZINES, Magazine};
-use super::pass::Pass;
+use super::pass::{Pass, PassState};
 use super::reclaim::{Ledger, Reclaimed};
 use super::report::Totals;
 use super::values::{NoValue, Panic, rethrow};
@@ -71,6 +71,8 @@ pub(crate) struct Incarnation {
     pub(crate) build: unsafe fn(&Core, u32) -> Result<(), NoValue>,
     /// Cleans a value that the caller holds: `clean::clean` for the tier's type.
     pub(crate) clean: unsafe fn(&'static Core, Taken) -> (bool, Option<Panic>),
+    /// Frees what was retired: `epoch::collect` for the tier's type.
+    pub(crate) collect: unsafe fn(&'static Core, &mut PassState) -> usize,
     /// One pass of the reclaimer: `reclaim::pass` for the tier's type.
     pub(crate) pass: unsafe fn(&'static Core) -> Option<Reclaimed>,
     /// Frees `payload`, `values` and `life` when the last value is gone.
@@ -88,6 +90,7 @@ impl Incarnation {
         life: std::ptr::null(),
         build: |_, _| unreachable!("no tier lives here"),
         clean: |_, _| unreachable!("no tier lives here"),
+        collect: |_, _| unreachable!("no tier lives here"),
         pass: |_| unreachable!("no tier lives here"),
         free: |_| None,
         base: Totals::ZERO,
@@ -99,6 +102,8 @@ impl Incarnation {
 pub(crate) struct Core {
     /// See [`flags`]. Changes rarely: read by every operation, so it shares a line with what never changes.
     pub(crate) flags: AtomicU64,
+    /// The epoch of the pins that begin now; see [`epoch`](super::epoch). Changes rarely too.
+    pub(crate) epoch: AtomicU64,
     headers: &'static [Header],
     incarnation: UnsafeCell<Incarnation>,
     /// This block's number: the upper half of its handles' names.
@@ -140,6 +145,12 @@ pub(crate) struct Core {
     pub(crate) deadline: AtomicU64,
     /// The tick at which the next pass of the reclaimer is due.
     pub(crate) due: AtomicU64,
+    /// Pins of threads that have no magazine.
+    pub(crate) unlisted_pins: AtomicU64,
+    /// Not 0 while retired slots wait for pins, in the hands of the passes.
+    pub(crate) limbo: AtomicU32,
+    /// The tick from which on an allocation may try again to free them.
+    pub(crate) collected: AtomicU64,
     /// The reclaimer's passes over the tier.
     pub(crate) pass: Pass,
     /// What passes have done for the tier.
@@ -172,6 +183,7 @@ impl Core {
         let (fence, near) = (Fence::chosen(), super::attach::near(id));
         Some(Box::leak(Box::new(Core {
             flags: AtomicU64::new(flags::CLOSED),
+            epoch: AtomicU64::new(0),
             headers: zeroed_slice(slots)?,
             incarnation: UnsafeCell::new(Incarnation::NONE),
             id,
@@ -194,6 +206,9 @@ impl Core {
             wanted: AtomicU32::new(0),
             deadline: AtomicU64::new(u64::MAX),
             due: AtomicU64::new(u64::MAX),
+            unlisted_pins: AtomicU64::new(0),
+            limbo: AtomicU32::new(0),
+            collected: AtomicU64::new(0),
             pass: Pass::new(),
             reclaimed: Ledger::new(),
             unserved: Unserved {

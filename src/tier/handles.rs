@@ -30,21 +30,24 @@ impl Handle {
 
 /// Leases the handle's slot to the caller: of all who try with one handle, exactly one wins.
 pub(crate) fn attach(core: &'static Core, handle: Handle) -> Result<u32, HandleError> {
-    if handle.tier() != core.id {
-        return Err(HandleError::Foreign { handle, tier: core.incarnation().name });
-    }
-    // Of all the block's headers: a tier that lived here before may have had more slots, and its handles are stale.
-    let Some(header) = core.header_checked(handle.index()) else {
-        return Err(HandleError::Forged { handle });
-    };
+    let header = header(core, handle)?;
     let detached = Word::new(handle.generation(), State::Detached);
     let leased = detached.with(State::Leased);
     if header.compare_exchange(detached, leased) { Ok(handle.index()) } else { Err(explain(core, header, handle)) }
 }
 
+/// The header of the slot that the handle names, if it is of this tier.
+pub(crate) fn header(core: &'static Core, handle: Handle) -> Result<&'static Header, HandleError> {
+    if handle.tier() != core.id {
+        return Err(HandleError::Foreign { handle, tier: core.incarnation().name });
+    }
+    // Of all the block's headers: a tier that lived here before may have had more slots, and its handles are stale.
+    core.header_checked(handle.index()).ok_or(HandleError::Forged { handle })
+}
+
 /// Why the handle did not win.
 #[cold]
-fn explain(core: &Core, header: &Header, handle: Handle) -> HandleError {
+pub(crate) fn explain(core: &Core, header: &Header, handle: Handle) -> HandleError {
     let tier = core.incarnation().name;
     let record = header.read();
     let word = record.map_or_else(|| header.word(), |record| record.word);
@@ -55,14 +58,15 @@ fn explain(core: &Core, header: &Header, handle: Handle) -> HandleError {
         return HandleError::Forged { handle };
     }
     if word.generation() == handle.generation() {
-        // Only a detached slot has a handle, and the one way on that keeps its generation is to be attached.
+        // Only a detached or shared slot has a handle, and the one way on that keeps its generation is to be attached.
         return match word.state() {
-            state @ (State::Leased | State::Claimed) => HandleError::InUse { handle, tier, state },
+            state if state.is_held() || state == State::Claimed => HandleError::InUse { handle, tier, state },
             _ => HandleError::Forged { handle },
         };
     }
-    // The sites belong to this handle only if the slot went straight from it to free, and is so still.
-    let straight = |record: &Record| record.word.is_free() && record.word.generation() == handle.generation() + 1;
+    // The sites belong to this handle only if the slot went straight from it back to the tier, and is there still.
+    let straight =
+        |record: &Record| record.word.state().is_idle() && record.word.generation() == handle.generation() + 1;
     let record = record.filter(straight);
     HandleError::Stale {
         handle,

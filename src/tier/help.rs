@@ -2,10 +2,11 @@
 
 use super::allocate::{Caller, Taken};
 use super::core::Core;
-use super::{clean, grow, rebuild};
+use super::{clean, epoch, grow, rebuild};
 
 /// Makes one slot and leases it to the caller, if there is one to be cleaned, built or rebuilt.
 pub(crate) fn one(core: &'static Core, caller: &Caller) -> Option<Taken> {
+    epoch::help(core);
     let taken = clean::one(core).or_else(|| grow::one(core)).or_else(|| rebuild::one(core))?;
     Some(lease(core, taken, caller))
 }
@@ -18,5 +19,5 @@ pub(crate) fn lease(core: &Core, taken: Taken, caller: &Caller) -> Taken {
 
 /// Whether that might succeed now. Some loads.
 pub(crate) fn is_possible(core: &Core) -> bool {
-    !core.dirty.head().is_empty() || grow::is_possible(core) || rebuild::is_possible(core)
+    !core.dirty.head().is_empty() || epoch::is_possible(core) || grow::is_possible(core) || rebuild::is_possible(core)
 }

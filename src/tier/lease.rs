@@ -122,13 +122,32 @@ impl<T: 'static> Lease<T> {
         release::release_to::<T>(lease.core, magazine, lease.returned(Some(site)));
     }
 
+    /// Ends the lease, and leaves the slot to the caller.
+    #[inline(always)]
+    pub(crate) fn into_parts(self) -> (&'static Core, u32) {
+        let lease = ManuallyDrop::new(self);
+        (lease.core, lease.index())
+    }
+
+    /// Shares the value, read-only, with whoever has the handle: [`Tier::read`](crate::Tier::read), under a pin.
+    ///
+    /// The slot is taken until somebody retires the handle ([`Tier::retire`](crate::Tier::retire)). If no `Tier` exists any more,
+    /// nobody could ever read or retire it: then the value is dropped at once. Handles made by earlier detaches of the slot stay
+    /// dead. Two stores.
+    pub fn share(self) -> Handle
+    where
+        T: Sync,
+    {
+        self.leave(State::Shared, Note::None)
+    }
+
     /// Ends the lease without giving the slot back: whoever brings the handle, and nobody else, can attach or release it.
     ///
     /// Handles made by earlier `detach`es of the same slot stay dead. If no `Tier` exists any more, nobody could ever
     /// attach it: then the value is dropped at once.
     #[inline(always)]
     pub fn detach(self) -> Handle {
-        self.detach_noting(Note::None)
+        self.leave(State::Detached, Note::None)
     }
 
     /// The same, for `patience` at most: if nobody attaches or releases the handle in time, the reclaimer releases the slot.
@@ -140,16 +159,17 @@ impl<T: 'static> Lease<T> {
         clock::tick();
         let core = self.core;
         let Some(deadline) = clock::now().plus(patience) else { return self.detach() };
-        let handle = self.detach_noting(Note::Deadline(deadline));
+        let handle = self.leave(State::Detached, Note::Deadline(deadline));
         expire::note_deadline(core, deadline);
         handle
     }
 
+    /// Leaves the slot to whoever has the handle.
     #[inline(always)]
-    fn detach_noting(self, note: Note) -> Handle {
-        let lease = ManuallyDrop::new(self);
-        let (core, index) = (lease.core, lease.index());
-        let (header, word) = (core.header(index), lease.word().next(State::Detached));
+    fn leave(self, state: State, note: Note) -> Handle {
+        let (core, index) = self.into_parts();
+        let header = core.header(index);
+        let word = header.held_word().next(state);
         header.set_note(note);
         header.give(word);
         // Pairs with the heavy fence in `close::orphan`: either its sweep finds the word, or this load the flag.

@@ -62,6 +62,8 @@ pub(crate) struct Magazine {
     refused: AtomicU64,
     /// Not 0 while a bulk release is in flight, whose slots have no marks of their own.
     bulk: AtomicU32,
+    /// The epoch of the owner's pin and how many are nested in it; 0 if there is none. See [`epoch`](super::epoch).
+    pinned: AtomicU64,
     entries: [Entry; MAGAZINE],
 }
 
@@ -78,6 +80,7 @@ unsafe impl Zeroed for Magazine {
             moved: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             bulk: AtomicU32::new(0),
+            pinned: AtomicU64::new(0),
             entries: std::array::from_fn(|_| Entry { word: AtomicU64::new(0), index: AtomicU64::new(0) }),
         }
     }
@@ -245,14 +248,32 @@ impl Magazine {
         while self.len() > 0 {
             self.flush(core);
         }
-        // Release: pairs with the Acquire in `adopt`.
-        self.owner.store(0, Ordering::Release);
+        // A pin may still stand, forgotten or kept by a thread-local that goes later, and protect what other threads read: then
+        // the magazine stays as it is, and nobody gets it any more.
+        if self.pinned(Ordering::Relaxed) == 0 {
+            // Release: pairs with the Acquire in `adopt`.
+            self.owner.store(0, Ordering::Release);
+        }
     }
 
     /// The owning thread's number.
     #[inline(always)]
     pub(crate) fn owner(&self) -> u32 {
         self.owner.load(Ordering::Relaxed)
+    }
+
+    /// The owner's pin.
+    #[inline(always)]
+    pub(crate) fn pinned(&self, ordering: Ordering) -> u64 {
+        self.pinned.load(ordering)
+    }
+
+    /// The owner's pin begins, ends, or has another nested in it.
+    #[inline(always)]
+    pub(crate) fn set_pinned(&self, pinned: u64) {
+        // Release: pairs with the Acquire in `epoch::is_over`; whoever sees a pin gone, or another in its place, comes after
+        // what was read under it.
+        self.pinned.store(pinned, Ordering::Release);
     }
 
     /// A bulk release begins or ends.

@@ -8,7 +8,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Once;
 
 use super::core::Core;
-use super::leaks;
+use super::{epoch, leaks};
 use crate::sync::{AtomicU64, AtomicUsize, Ordering, yield_now};
 
 /// How many forks lie between the first process and this one; counted once [`watch_forks`] was called.
@@ -17,6 +17,8 @@ static FORKS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0
 /// What passes remember.
 #[derive(Default)]
 pub(crate) struct PassState {
+    /// What was retired, and which pins stand.
+    pub(crate) limbo: epoch::Limbo,
     /// Who has held a slot for too long.
     pub(crate) watch: leaks::Watch,
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::core::Core;
 use super::values::Payload;
-use super::{background, clean, expire, grow, leaks, rebuild, turnover};
+use super::{background, clean, epoch, expire, grow, leaks, rebuild, turnover};
 use crate::clock;
 use crate::sync::{AtomicU64, Ordering};
 
@@ -93,7 +93,7 @@ pub(crate) unsafe fn pass<T: 'static>(core: &'static Core) -> Option<Reclaimed> 
     let life = core.life();
     let count = |count: usize| count as u64;
     let mut done = Reclaimed {
-        retired: 0,
+        retired: count(epoch::collect::<T>(core, &mut state)),
         cleaned: count(clean::all::<T>(core)),
         expired: count(expire::all::<T>(core)),
         rebuilt: count(rebuild::all::<T>(core)),
@@ -102,6 +102,7 @@ pub(crate) unsafe fn pass<T: 'static>(core: &'static Core) -> Option<Reclaimed> 
         removed: count(turnover::by_idleness::<T>(core)),
         added: 0,
     };
+    epoch::watch(core, &mut state);
     done.added = count(grow::ahead::<T>(core));
     core.reclaimed.add(done);
     let rest = if cfg!(loom) { Duration::ZERO } else { started.elapsed() * REST };
@@ -127,6 +128,7 @@ fn next_due<T: 'static>(core: &'static Core) -> u64 {
         later(life.leak_after.map(leaks::pause)),
         later(life.idle.as_ref().map(|idle| idle.timeout / 4)),
         later(ages.map(|ages| ages.pause())),
+        epoch::next_due(core),
     ]
     .into_iter()
     .min()

@@ -73,7 +73,7 @@ pub struct Snapshot {
     pub leased: usize,
     /// Slots held by a handle.
     pub detached: usize,
-    /// Slots held by a shared handle, or by `SharedLease`s.
+    /// Slots held by a shared handle, or by [`SharedLease`](crate::SharedLease)s.
     pub shared: usize,
     /// Shared slots that were retired, and wait for the pins under which they may still be read.
     pub retired: usize,
