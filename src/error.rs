@@ -85,7 +85,7 @@ pub enum HandleError {
     },
     /// The handle is of the present generation, but the slot is not in a state that the call could end: somebody attached it
     /// before, or it is shared where a detached one is wanted, or the other way round.
-    #[error("handle {handle} of tier {tier:?} cannot be used so: its slot is {state}{}", advice(*state))]
+    #[error("{}", in_use(handle, tier, *state))]
     InUse {
         /// The handle.
         handle: Handle,
@@ -118,12 +118,13 @@ pub enum HandleError {
     },
 }
 
-fn advice(state: State) -> &'static str {
+fn in_use(handle: &Handle, tier: &str, state: State) -> String {
+    let of = format!("handle {handle} of tier {tier:?}");
     match state {
-        State::Shared => ", and ends by `retire`",
-        State::SharedLease => ", and ends with its last shared lease",
-        State::Detached => ", and ends by `attach` or `release`",
-        _ => " by somebody who attached it",
+        State::Shared => format!("{of} is shared: `read` its value, and `retire` it"),
+        State::SharedLease => format!("{of} is held by shared leases: its slot ends with the last of them"),
+        State::Detached => format!("{of} is detached, not shared: `attach` or `release` it"),
+        state => format!("{of} is attached already: its slot is {state}"),
     }
 }
 
