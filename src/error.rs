@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::panic::Location;
+use std::time::Duration;
 
 use crate::slot::handle::Handle;
 use crate::slot::word::State;
@@ -17,6 +18,24 @@ pub enum AllocateError {
     /// There was a moment during the call at which no slot was free (for a bulk allocation: not enough of them).
     #[error("{0}")]
     Exhausted(Exhausted),
+    /// No slot was handed over in the time that [`Tier::allocate_timeout`](crate::Tier::allocate_timeout) was given.
+    #[error("tier {tier:?} had no slot free for {waited:.2?}; {waiting} others wait for one")]
+    TimedOut {
+        /// The tier's name.
+        tier: &'static str,
+        /// How many others wait.
+        waiting: usize,
+        /// How long the call waited.
+        waited: Duration,
+    },
+    /// As many wait already as the tier allows.
+    #[error("tier {tier:?} has no slot free, and {waiting} wait for one already: its queue is full")]
+    QueueFull {
+        /// The tier's name.
+        tier: &'static str,
+        /// How many wait.
+        waiting: usize,
+    },
     /// The tier is closed; it hands out nothing any more.
     #[error("tier {tier:?} is closed and allocates no more")]
     Closed {
@@ -45,6 +64,8 @@ pub struct Exhausted {
     pub most_held_by: Option<&'static Location<'static>>,
     /// How many slots that line held then.
     pub most_held: usize,
+    /// Threads and futures that wait for a slot.
+    pub waiting: usize,
 }
 
 impl fmt::Display for Exhausted {
@@ -62,6 +83,9 @@ impl fmt::Display for Exhausted {
         }
         if let Some(site) = self.most_held_by {
             write!(f, "; {} were allocated at {site}", self.most_held)?;
+        }
+        if self.waiting > 0 {
+            write!(f, "; {} wait for one", self.waiting)?;
         }
         Ok(())
     }

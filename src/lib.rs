@@ -72,6 +72,7 @@ pub use tier::Tier;
 pub use tier::builder::TierBuilder;
 pub use tier::bulk::{IntoIter, Iter, IterMut, Leases};
 pub use tier::epoch::Pin;
+pub use tier::future::Allocate;
 pub use tier::lease::Lease;
 pub use tier::local::Local;
 pub use tier::notice::Report;

@@ -162,6 +162,13 @@ impl Header {
         leased
     }
 
+    /// For the holder of a `Leased` slot only: says who it is, if whoever leased it for him could not.
+    ///
+    /// Relaxed: a reader finds the old stamp or the new beside the same word, and either is of this use.
+    pub(crate) fn set_stamp(&self, stamp: u64) {
+        self.stamp.store(stamp, Ordering::Relaxed);
+    }
+
     /// For the holder only: what to note beside the next word.
     ///
     /// Release: pairs with the Acquire fence in `read`, as the fence in `lease` does; a store of its own because a

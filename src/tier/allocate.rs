@@ -8,7 +8,8 @@
 use super::attach;
 use super::core::{Core, flags};
 use super::magazine::{Hint, Magazine};
-use super::scarcity;
+use super::values::rethrow;
+use super::{scarcity, wait};
 use crate::clock;
 use crate::slot::header::{Site, pack_stamp};
 use crate::slot::word::{State, Word};
@@ -78,10 +79,30 @@ pub(crate) fn claim(core: &Core, hint: Hint, site: Site, stamp: u64) -> Option<T
 #[cold]
 #[inline(never)]
 pub(crate) fn allocate_slow(core: &'static Core, caller: Caller) -> Option<u32> {
-    if scarcity::is_known_empty(core) || core.flags.load(Ordering::Relaxed) & flags::CLOSED != 0 {
+    if core.flags.load(Ordering::Relaxed) & flags::CLOSED != 0 {
         return None;
     }
-    look_further(core, caller)
+    if !scarcity::is_known_empty(core)
+        && let Some(index) = look_further(core, caller)
+    {
+        return Some(index);
+    }
+    // A slot may lie granted to a waiter that does not take it.
+    if wait::may_be_overdue(core) {
+        let revoked = wait::revoke(core);
+        rethrow(revoked.err());
+        return look_further(core, caller);
+    }
+    None
+}
+
+/// A free slot wherever one is, for a waiter: one look at each place finds every slot that was given before it and not
+/// claimed since. Runs no user code. The caller stamps it.
+pub(crate) fn find_free(core: &Core, caller: &Caller) -> Option<Taken> {
+    if scarcity::is_known_empty(core) {
+        return None;
+    }
+    hinted(core, caller).or_else(|| scarcity::pass(core, caller).taken)
 }
 
 #[inline(never)]
@@ -130,6 +151,13 @@ fn plunder(core: &Core, magazine: &Magazine) -> bool {
 
 /// The same places for a thread without a magazine.
 fn without_magazine(core: &Core, caller: &Caller) -> Option<Taken> {
+    let taken = hinted(core, caller)?;
+    served(core, caller);
+    Some(taken)
+}
+
+/// A slot that a hint in the depot or in somebody's magazine names.
+fn hinted(core: &Core, caller: &Caller) -> Option<Taken> {
     let mut taken = None;
     loop {
         let mut rest = [0; super::depot::BATCH];
@@ -148,7 +176,6 @@ fn without_magazine(core: &Core, caller: &Caller) -> Option<Taken> {
         );
         core.depot.store(rest[..kept].iter().copied());
         if taken.is_some() {
-            served(core, caller);
             return taken;
         }
         if !more {
@@ -161,7 +188,6 @@ fn without_magazine(core: &Core, caller: &Caller) -> Option<Taken> {
             taken.is_none()
         });
         if taken.is_some() {
-            served(core, caller);
             return taken;
         }
     }

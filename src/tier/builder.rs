@@ -20,7 +20,8 @@ use super::registry::{self, MAX_CORES, NoCore};
 use super::report::Totals;
 use super::segments::Segments;
 use super::values::{self, Ages, Check, Factory, Payload, Reset, Values, rethrow};
-use super::{background, clean, epoch};
+use super::wait::Rules;
+use super::{background, clean, epoch, release};
 use crate::clock;
 use crate::error::BuildError;
 use crate::slot::word::State;
@@ -48,6 +49,7 @@ pub struct TierBuilder<T> {
     pin_limit: Option<Duration>,
     on_report: Option<Sink>,
     pauses: Pauses,
+    waiting: Rules,
 }
 
 impl<T: Send + 'static> TierBuilder<T> {
@@ -68,6 +70,7 @@ impl<T: Send + 'static> TierBuilder<T> {
             ignore_leaks: None,
             pin_limit: None,
             on_report: None,
+            waiting: Rules::DEFAULT,
             pauses: Pauses { min: Duration::from_millis(10), max: Duration::from_secs(10) },
         }
     }
@@ -194,6 +197,33 @@ impl<T: Send + 'static> TierBuilder<T> {
         self
     }
 
+    /// How many threads and futures may wait for a slot at once; more are refused with
+    /// [`AllocateError::QueueFull`](crate::AllocateError::QueueFull). Default: 65,536.
+    pub fn max_waiters(mut self, waiters: usize) -> Self {
+        self.waiting.most = waiters;
+        self
+    }
+
+    /// Lets newcomers have a slot before those who wait, until the first of them has waited `limit`. Default: never; a
+    /// release hands its slot to whoever is first.
+    ///
+    /// More slots change hands a second, since a slot need not lie idle until a waiter has been woken; waits become
+    /// longer and less even. From the limit on, slots are handed over.
+    pub fn barging(mut self, limit: Duration) -> Self {
+        self.waiting.barging = Some(limit);
+        self
+    }
+
+    /// How long a slot stays granted to a waiter that does not take it, such as a future that nobody polls, before the next
+    /// one gets it. Default: 100 ms; counted in ticks of the coarse [`clock`](crate::clock), 10 ms.
+    ///
+    /// Zero means at the next occasion. Grants are revoked by whoever passes by: an allocation that finds nothing free or
+    /// begins to wait, a thread that waits, the reclaimer. A program in which only futures wait needs the last.
+    pub fn grant_limit(mut self, limit: Duration) -> Self {
+        self.waiting.grant_limit = limit;
+        self
+    }
+
     /// Builds the tier, and each slot's value by a call of `factory`.
     ///
     /// The factory is called again, on any thread, to replace a value that was taken or discarded.
@@ -307,6 +337,8 @@ impl<T: Send + 'static> TierBuilder<T> {
             collect: epoch::collect::<T>,
             pass: reclaim::pass::<T>,
             free: values::free::<T>,
+            give_back: |core, taken, site| release::give_back::<T>(core, None, taken, site),
+            waiting: self.waiting,
             base: Totals::of(core),
         };
         // SAFETY: the registry gave the block to this call alone, and nothing of it is published before `open`.

@@ -7,7 +7,7 @@
 use super::allocate::Taken;
 use super::core::{Core, flags};
 use super::values::{Panic, Payload};
-use super::{background, close, notice, rebuild, release};
+use super::{attach, background, close, notice, rebuild, release};
 use crate::slot::header::{Note, Site};
 use crate::slot::word::State;
 use crate::sync::Ordering;
@@ -25,8 +25,26 @@ pub(crate) fn put_off<T: 'static>(core: &'static Core, taken: Taken, site: Optio
     if now & flags::CLOSED != 0 {
         return close::bury::<T>(core, taken.index, dirty);
     }
+    if now & flags::WAITERS != 0 {
+        // Somebody is to have a slot at once: this one, or another that is dirty.
+        return one(core).map_or(Ok(()), |taken| hand_on(core, taken));
+    }
     background::kick(core, 0);
     Ok(())
+}
+
+/// Cleans a returned slot at once, since somebody waits for one, and gives it back.
+///
+/// # Safety
+/// The tier in `core` is one of `T`s, and the caller holds the slot with its value.
+pub(crate) unsafe fn at_once<T: 'static>(core: &'static Core, taken: Taken, site: Option<Site>) -> Option<Panic> {
+    // SAFETY: by this function's own contract.
+    let (held, panic) = unsafe { clean::<T>(core, taken) };
+    if !held {
+        release::note_release(core, attach::current(core));
+        return panic;
+    }
+    panic.or(release::give_back::<T>(core, None, taken, site).err())
 }
 
 /// Cleans a value that the caller holds. False if it had to go and could not be replaced: then the slot is quarantined, and
@@ -82,13 +100,23 @@ pub(crate) fn all<T: 'static>(core: &'static Core) -> usize {
 /// Gives a slot in maintenance back. Its last release was counted already, and its lines stay. A panic in the value's `Drop`,
 /// if the tier closes, is reported.
 pub(crate) fn restore<T: 'static>(core: &'static Core, taken: Taken) {
-    let site = match core.header(taken.index).held_note() {
+    release::uncount(core);
+    if let Err(panic) = release::give_back::<T>(core, None, taken, noted_line(core, taken)) {
+        notice::tell_panic(core, &panic);
+    }
+}
+
+/// The same for who does not know the tier's type; the panic is returned.
+pub(crate) fn hand_on(core: &'static Core, taken: Taken) -> Result<(), Panic> {
+    release::uncount(core);
+    // SAFETY: the caller holds the slot, its value fit for use, and `give_back` is this tier's.
+    unsafe { (core.incarnation().give_back)(core, taken, noted_line(core, taken)) }
+}
+
+fn noted_line(core: &Core, taken: Taken) -> Option<Site> {
+    match core.header(taken.index).held_note() {
         Note::Released(site) => Some(site),
         _ => None,
-    };
-    release::uncount(core);
-    if let Err(panic) = release::give_back::<T>(core, None, taken, site) {
-        notice::tell_panic(core, &panic);
     }
 }
 

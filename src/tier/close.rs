@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::core::{Core, flags};
 use super::values::{Panic, Payload, rethrow};
-use super::{clean, epoch, report, scarcity};
+use super::{clean, epoch, report, scarcity, wait};
 use crate::error::CloseError;
 use crate::slot::word::{State, Word};
 use crate::sync::Ordering;
@@ -21,7 +21,9 @@ pub(crate) fn close<T: 'static>(core: &'static Core) {
     core.flags.fetch_or(flags::CLOSED, Ordering::AcqRel);
     // Pairs with the light fence in every release, after its store of the word.
     core.fence.heavy();
+    let woken = wait::close(core);
     sweep::<T>(core, false);
+    rethrow(woken.err());
 }
 
 /// The last `Tier` goes: closes, and takes the detached slots too, since nobody can attach them any more.
@@ -30,7 +32,9 @@ pub(crate) fn orphan<T: 'static>(core: &'static Core) {
     // Pairs with the light fences in release and detach.
     core.fence.heavy();
     let _end = CountOut(core);
+    let forgotten = wait::forget(core);
     sweep::<T>(core, true);
+    rethrow(forgotten.err());
 }
 
 /// Waits until every slot has come back, or names who still holds some.

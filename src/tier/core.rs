@@ -23,6 +23,7 @@ use super::pass::{Pass, PassState};
 use super::reclaim::{Ledger, Reclaimed};
 use super::report::Totals;
 use super::values::{NoValue, Panic, rethrow};
+use super::wait::{Rules, Waiting};
 use crate::slot::header::{Header, Site};
 use crate::sync::arena::zeroed_slice;
 use crate::sync::atomic::fence;
@@ -77,6 +78,10 @@ pub(crate) struct Incarnation {
     pub(crate) pass: unsafe fn(&'static Core) -> Option<Reclaimed>,
     /// Frees `payload`, `values` and `life` when the last value is gone.
     pub(crate) free: unsafe fn(&Incarnation) -> Option<Panic>,
+    /// Gives a slot back that the caller holds, its value fit for use: `release::give_back` for the tier's type.
+    pub(crate) give_back: unsafe fn(&'static Core, Taken, Option<Site>) -> Result<(), Panic>,
+    /// How it lets wait.
+    pub(crate) waiting: Rules,
     /// The counters of the block's magazines when this tier began.
     pub(crate) base: Totals,
 }
@@ -93,6 +98,8 @@ impl Incarnation {
         collect: |_, _| unreachable!("no tier lives here"),
         pass: |_| unreachable!("no tier lives here"),
         free: |_| None,
+        give_back: |_, _, _| unreachable!("no tier lives here"),
+        waiting: Rules::DEFAULT,
         base: Totals::ZERO,
     };
 }
@@ -126,6 +133,8 @@ pub(crate) struct Core {
     pub(crate) dirty: Chain,
     /// Slots that are `Retired`, and that no pass has taken on yet.
     pub(crate) retired: Chain,
+    /// Who waits for a slot.
+    pub(crate) waiting: CachePadded<Waiting>,
     /// At least the number of slots that are `Counted`; see [`scarcity`](super::scarcity).
     pub(crate) count: CachePadded<AtomicI64>,
     /// Slots that are not `Absent`, and one more while a `Tier` exists. At zero the incarnation ends.
@@ -196,6 +205,7 @@ impl Core {
             links: zeroed_slice(slots)?,
             dirty: Chain::new(),
             retired: Chain::new(),
+            waiting: CachePadded::new(Waiting::new()),
             count: CachePadded::new(AtomicI64::new(0)),
             live: CachePadded::new(AtomicUsize::new(0)),
             tiers: AtomicUsize::new(0),

@@ -23,7 +23,8 @@ use super::magazine::Magazine;
 use super::notice::{self, Report};
 use super::pass::PassState;
 use super::release::{self, Returned};
-use super::{background, clean, rebuild};
+use super::values::rethrow;
+use super::{background, clean, rebuild, wait};
 use crate::clock::{self, Tick};
 use crate::error::HandleError;
 use crate::slot::handle::Handle;
@@ -129,6 +130,11 @@ pub(crate) fn retire(core: &'static Core, handle: Handle, site: Site) -> Result<
     }
     header.set_note(Note::Released(site));
     core.retired.add(core.links, handle.index());
+    // Pairs with the heavy fence of a waiter: either it finds the slot in the chain, or the load below finds its flag.
+    core.fence.light();
+    if core.flags.load(Ordering::Relaxed) & flags::WAITERS != 0 {
+        rethrow(wait::help(core).err());
+    }
     background::kick(core, clock::ticks() + 1);
     Ok(())
 }

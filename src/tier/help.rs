@@ -6,9 +6,13 @@ use super::{clean, epoch, grow, rebuild};
 
 /// Makes one slot and leases it to the caller, if there is one to be cleaned, built or rebuilt.
 pub(crate) fn one(core: &'static Core, caller: &Caller) -> Option<Taken> {
+    Some(lease(core, make(core)?, caller))
+}
+
+/// Makes one slot, in maintenance.
+pub(crate) fn make(core: &'static Core) -> Option<Taken> {
     epoch::help(core);
-    let taken = clean::one(core).or_else(|| grow::one(core)).or_else(|| rebuild::one(core))?;
-    Some(lease(core, taken, caller))
+    clean::one(core).or_else(|| grow::one(core)).or_else(|| rebuild::one(core))
 }
 
 /// Leases a slot in maintenance to the caller.

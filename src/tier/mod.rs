@@ -2,7 +2,7 @@
 //!
 //! Read in this order: [`core`] (the control block), [`magazine`] and [`depot`] (where hints wait), [`allocate`] and
 //! [`release`] (the hot paths), [`scarcity`] (when to refuse), [`lease`] and [`handles`] (who holds a slot), [`values`] and
-//! [`rebuild`] (user code and its panics), [`close`] (the end), then what is built on them: [`bulk`], [`local`], [`report`],
+//! [`rebuild`] (user code and its panics), [`close`] (the end), [`wait`] and [`future`] (the queue), then what is built on them: [`bulk`], [`local`], [`report`],
 //! [`builder`]; and [`attach`] and [`registry`], which find a thread's magazine and a handle's control block.
 
 pub(crate) mod allocate;
@@ -18,6 +18,7 @@ pub(crate) mod core;
 pub(crate) mod depot;
 pub(crate) mod epoch;
 pub(crate) mod expire;
+pub(crate) mod future;
 pub(crate) mod grow;
 pub(crate) mod handles;
 pub(crate) mod help;
@@ -39,6 +40,7 @@ pub(crate) mod shared;
 pub(crate) mod turnover;
 pub(crate) mod validate;
 pub(crate) mod values;
+pub(crate) mod wait;
 
 use std::fmt;
 use std::marker::PhantomData;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::core::Core;
 use super::values::Payload;
-use super::{background, clean, epoch, expire, grow, leaks, rebuild, turnover};
+use super::{background, clean, epoch, expire, grow, leaks, rebuild, turnover, wait};
 use crate::clock;
 use crate::sync::{AtomicU64, Ordering};
 
@@ -104,6 +104,7 @@ pub(crate) unsafe fn pass<T: 'static>(core: &'static Core) -> Option<Reclaimed> 
     };
     epoch::watch(core, &mut state);
     done.added = count(grow::ahead::<T>(core));
+    wait::revoke_overdue(core);
     core.reclaimed.add(done);
     let rest = if cfg!(loom) { Duration::ZERO } else { started.elapsed() * REST };
     let next = next_due::<T>(core).max(clock::ticks_from_now(rest));
@@ -122,6 +123,7 @@ fn next_due<T: 'static>(core: &'static Core) -> u64 {
     let when = |wanted: bool, due: u64| if wanted { due } else { u64::MAX };
     [
         core.deadline.load(Ordering::Relaxed),
+        wait::next_overdue(core),
         when(core.quarantined.load(Ordering::Relaxed) > 0, core.rebuilding.due()),
         when(core.wanted.load(Ordering::Relaxed) > 0, core.growing.due()),
         when(!core.dirty.head().is_empty(), 0),

@@ -1,7 +1,7 @@
 //! From a lease back to a free slot: the hot path, and what scarcity, a full magazine and a closed tier add to it.
 //!
 //! Hot: push the hint, which marks the release as under way; light fence; look whether slots are scarce; store the free
-//! word; light fence; look whether the tier was closed. No read-modify-write, and nothing that waits.
+//! word; light fence; look whether the tier was closed or somebody waits. No read-modify-write, and nothing that waits.
 
 use super::allocate::Taken;
 use super::attach;
@@ -9,13 +9,16 @@ use super::core::{Core, flags};
 use super::depot::BATCH;
 use super::magazine::{Hint, Magazine};
 use super::values::{Panic, rethrow};
-use super::{clean, close, rebuild, scarcity};
+use super::{clean, close, rebuild, scarcity, wait};
 use crate::slot::header::{Note, Site};
 use crate::slot::word::{State, Word};
 use crate::sync::{Ordering, fence};
 
 /// The flags that send a release the slow way.
-const SLOW: u64 = flags::SCARCE | flags::PREPARES | flags::WATCHES_PANICS | flags::DEFERS;
+const SLOW: u64 = flags::SCARCE | flags::PREPARES | flags::WATCHES_PANICS | flags::DEFERS | flags::WAITERS;
+
+/// The flags for which a release has something to do after its slot was given.
+const AFTER: u64 = flags::CLOSED | flags::WAITERS;
 
 /// A leased slot whose holder is done with it.
 #[derive(Clone, Copy)]
@@ -32,9 +35,9 @@ pub(crate) struct Returned {
 enum Reached {
     /// Nothing was done: there is no magazine at hand, or no room in it, or the process uses the portable fence.
     Nothing,
-    /// The hint was pushed: the tier resets or watches panics, or slots are scarce.
+    /// The hint was pushed: the tier resets or watches panics, slots are scarce, or somebody waits for one.
     Mark,
-    /// The slot was given, to a tier that is closed.
+    /// The slot was given, to a tier that is closed or has waiters.
     Free,
     /// There is nothing left to do.
     End,
@@ -92,11 +95,11 @@ fn attempt(
         return Reached::Mark;
     }
     give(core, free, index, site);
-    // Pairs with the heavy fence of `close`: either its sweep finds the word just given, or the load below
-    // finds CLOSED. The slot is not ours any more, so only the permanent parts of the control block may be
-    // touched.
+    // Pairs with the heavy fences of `close` and of a new waiter: either its look finds the word just given, or the
+    // load below finds its flag. The slot is not ours any more, so only the permanent parts of the control block
+    // may be touched.
     light();
-    if core.flags.load(Ordering::Relaxed) & flags::CLOSED != 0 {
+    if core.flags.load(Ordering::Relaxed) & AFTER != 0 {
         return Reached::Free;
     }
     Reached::End
@@ -131,7 +134,7 @@ fn release_slow<T: 'static>(
         }
     }
     if reached == Reached::Free {
-        return rethrow(close::bury::<T>(core, index, word.next(State::Free)).err());
+        return rethrow(after_giving::<T>(core, index, word.next(State::Free)).err());
     }
     if reached == Reached::Mark
         && let Some(magazine) = magazine.or_else(|| attach::current(core))
@@ -141,8 +144,12 @@ fn release_slow<T: 'static>(
     let taken = Taken { word, index };
     // SAFETY: by the caller's type and contract it holds `taken`, a slot of a tier of `T`s, and its value.
     if unsafe { rebuild::prepare::<T>(core, &Returned { taken, site, born_in_panic }) } {
-        rethrow(if core.flags.load(Ordering::Relaxed) & flags::DEFERS == 0 {
+        let now = core.flags.load(Ordering::Relaxed);
+        rethrow(if now & flags::DEFERS == 0 {
             give_back::<T>(core, magazine, taken, site).err()
+        } else if now & flags::WAITERS != 0 {
+            // SAFETY: as above.
+            unsafe { clean::at_once::<T>(core, taken, site) }
         } else {
             note_release(core, magazine);
             clean::put_off::<T>(core, taken, site).err()
@@ -151,7 +158,7 @@ fn release_slow<T: 'static>(
 }
 
 /// Counts a release whose hint was not pushed.
-fn note_release(core: &Core, magazine: Option<&Magazine>) {
+pub(crate) fn note_release(core: &Core, magazine: Option<&Magazine>) {
     match magazine {
         Some(magazine) => magazine.note_elsewhere(0, 1),
         None => {
@@ -186,17 +193,31 @@ pub(crate) fn give_back<T: 'static>(
     magazine.push(Hint { word: free, index });
     // As in `release_through`.
     core.fence.light();
-    if core.flags.load(Ordering::Relaxed) & flags::SCARCE != 0 {
+    if core.flags.load(Ordering::Relaxed) & (flags::SCARCE | flags::WAITERS) != 0 {
         magazine.unpush();
         return give_counted::<T>(core, Some(magazine), taken, site);
     }
     give(core, free, index, site);
     // As in `release_through`.
     core.fence.light();
-    if core.flags.load(Ordering::Relaxed) & flags::CLOSED != 0 {
-        return close::bury::<T>(core, index, free);
+    if core.flags.load(Ordering::Relaxed) & AFTER != 0 {
+        return after_giving::<T>(core, index, free);
     }
     Ok(())
+}
+
+/// What a closed tier or its waiters want of a slot that was just given. A panic in the value's `Drop` or in a waiter's
+/// waker is returned.
+#[cold]
+fn after_giving<T: 'static>(core: &'static Core, index: u32, word: Word) -> Result<(), Panic> {
+    let now = core.flags.load(Ordering::Relaxed);
+    if now & flags::CLOSED != 0 {
+        close::bury::<T>(core, index, word)
+    } else if now & flags::WAITERS != 0 {
+        wait::attend(core, Some(Hint { word, index }))
+    } else {
+        Ok(()) // nobody waits any more
+    }
 }
 
 /// Gives many leased slots back, their values fit for the next user: one pair of fences and of looks at the flags, and the
@@ -211,16 +232,18 @@ pub(crate) fn give_back_many<T: 'static>(core: &'static Core, held: &[u32], site
             magazine.set_bulk(false);
             // As in `release_through`.
             core.fence.light();
-            if core.flags.load(Ordering::Relaxed) & flags::CLOSED == 0 {
+            let now = core.flags.load(Ordering::Relaxed);
+            if now & flags::CLOSED == 0 {
                 for batch in rest.chunks(BATCH) {
                     core.depot.store(batch.iter().copied());
                 }
-            } else {
+            }
+            if now & AFTER != 0 {
                 // Whoever else has a hand in it does the same; the anchor keeps the tier from ending meanwhile.
                 for &index in rest {
                     let word = core.header(index).word();
                     if word.is_free() {
-                        panic = panic.or(close::bury::<T>(core, index, word).err());
+                        panic = panic.or(after_giving::<T>(core, index, word).err());
                     }
                 }
             }
@@ -236,20 +259,20 @@ pub(crate) fn give_back_many<T: 'static>(core: &'static Core, held: &[u32], site
     panic.or(give_back::<T>(core, None, anchor, site).err())
 }
 
-/// One mark for many slots: the bulk flag. False, and no mark, under scarcity.
+/// One mark for many slots: the bulk flag. False, and no mark, under scarcity or with waiters.
 fn mark_many(core: &Core, magazine: &Magazine) -> bool {
     magazine.set_bulk(true);
     // As in `release_through`.
     core.fence.light();
-    let plenty = core.flags.load(Ordering::Relaxed) & flags::SCARCE == 0;
+    let plenty = core.flags.load(Ordering::Relaxed) & (flags::SCARCE | flags::WAITERS) == 0;
     if !plenty {
         magazine.set_bulk(false);
     }
     plenty
 }
 
-/// Under scarcity, or without a magazine: announces the slot in the exact count first, and leaves the hint where
-/// everybody looks.
+/// Under scarcity, with waiters, or without a magazine: hands the slot over; or else announces it in the exact count
+/// first, and leaves the hint where everybody looks.
 #[cold]
 #[inline(never)]
 fn give_counted<T: 'static>(
@@ -258,9 +281,14 @@ fn give_counted<T: 'static>(
     taken: Taken,
     site: Option<Site>,
 ) -> Result<(), Panic> {
+    note_release(core, magazine);
+    if core.flags.load(Ordering::Relaxed) & flags::WAITERS != 0
+        && let Some(handed_over) = wait::hand_over(core, taken, site)
+    {
+        return handed_over;
+    }
     scarcity::count_release(core);
     scarcity::end_if_plenty(core);
-    note_release(core, magazine);
     let free = taken.word.to(State::Counted);
     let header = core.header(taken.index);
     header.set_note(Note::released(site));
@@ -272,8 +300,8 @@ fn give_counted<T: 'static>(
     }
     // As in `release_through`.
     core.fence.light();
-    if core.flags.load(Ordering::Relaxed) & flags::CLOSED != 0 {
-        return close::bury::<T>(core, taken.index, free);
+    if core.flags.load(Ordering::Relaxed) & AFTER != 0 {
+        return after_giving::<T>(core, taken.index, free);
     }
     Ok(())
 }

@@ -87,6 +87,8 @@ pub struct Snapshot {
     pub quarantined: usize,
     /// Slots without a value: not yet built, removed again, or dropped since the tier was closed.
     pub absent: usize,
+    /// Threads and futures that wait for a slot.
+    pub waiting: usize,
     /// Slots handed out since the tier was built.
     pub allocations: u64,
     /// Allocations served by a hint at hand in the thread's magazine, without depot or search.
@@ -177,6 +179,7 @@ pub(crate) fn snapshot(core: &Core) -> Snapshot {
         claimed: count(State::Claimed),
         quarantined: count(State::Quarantined),
         absent: count(State::Absent),
+        waiting: core.waiting.len(),
         allocations: totals.allocations,
         hits: totals.hits,
         releases: totals.releases,

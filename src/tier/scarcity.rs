@@ -124,13 +124,13 @@ fn certify(core: &Core, entered: u64) -> bool {
     false
 }
 
-struct Pass {
-    taken: Option<Taken>,
+pub(crate) struct Pass {
+    pub(crate) taken: Option<Taken>,
     sum: u64,
 }
 
 /// One look at every word, from where this thread's last look ended; claims the first free slot.
-fn pass(core: &Core, caller: &Caller) -> Pass {
+pub(crate) fn pass(core: &Core, caller: &Caller) -> Pass {
     let headers = core.headers();
     let start = caller.magazine.map_or(0, Magazine::cursor).min(headers.len());
     let mut sum = 0u64;
@@ -211,12 +211,7 @@ pub(crate) fn why(core: &Core, magazine: Option<&Magazine>, wanted: usize, free:
     if core.flags.load(Ordering::Relaxed) & flags::CLOSED != 0 {
         return AllocateError::Closed { tier: core.incarnation().name };
     }
-    match magazine {
-        Some(magazine) => magazine.note_refused(),
-        None => {
-            core.unserved.refusals.fetch_add(1, Ordering::Relaxed);
-        }
-    }
+    note_refused(core, magazine);
     let incarnation = core.incarnation();
     AllocateError::Exhausted(Exhausted {
         tier: incarnation.name,
@@ -227,5 +222,16 @@ pub(crate) fn why(core: &Core, magazine: Option<&Magazine>, wanted: usize, free:
         absent: core.absent.load(Ordering::Relaxed),
         most_held_by: core.most_held_by(),
         most_held: core.most_held.load(Ordering::Relaxed),
+        waiting: core.waiting.len(),
     })
+}
+
+/// Counts a refusal.
+pub(crate) fn note_refused(core: &Core, magazine: Option<&Magazine>) {
+    match magazine {
+        Some(magazine) => magazine.note_refused(),
+        None => {
+            core.unserved.refusals.fetch_add(1, Ordering::Relaxed);
+        }
+    }
 }

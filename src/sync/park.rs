@@ -1,0 +1,60 @@
+//! A thread that waits: parked by itself, woken through a [`Waker`] like any task.
+
+use std::sync::Arc;
+use std::task::{Wake, Waker};
+use std::time::{Duration, Instant};
+
+#[cfg(loom)]
+use loom::thread::{self, Thread};
+#[cfg(not(loom))]
+use std::thread::{self, Thread};
+
+/// Looks at a condition before the thread parks: some microseconds, less than it costs to be put to sleep and woken.
+const SPINS: u32 = 200;
+
+/// Wakes one thread.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// A waker of the calling thread.
+pub(crate) fn waker() -> Waker {
+    Waker::from(Arc::new(Unpark(thread::current())))
+}
+
+/// Returns when `done` holds, after a wake-up, at `until`, or for no reason: the caller looks why.
+pub(crate) fn park(until: Option<Instant>, done: impl Fn() -> bool) {
+    if cfg!(not(loom)) {
+        for _ in 0..SPINS {
+            if done() {
+                return;
+            }
+            std::hint::spin_loop();
+        }
+    }
+    match until {
+        None => thread::park(),
+        Some(until) => park_timeout(until.saturating_duration_since(Instant::now())),
+    }
+}
+
+#[cfg(not(loom))]
+fn park_timeout(patience: Duration) {
+    if !patience.is_zero() {
+        thread::park_timeout(patience);
+    }
+}
+
+/// loom knows no time: there a model says itself when a wait ends.
+#[cfg(loom)]
+fn park_timeout(_: Duration) {
+    thread::park();
+}

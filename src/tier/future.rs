@@ -1,0 +1,277 @@
+//! Allocating with a wait: one future, and the blocking forms, which poll it on their own thread.
+
+use std::future::Future;
+use std::panic::Location;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use super::Tier;
+use super::allocate::Caller;
+use super::core::{Core, flags};
+use super::lease::Lease;
+use super::values::rethrow;
+use super::wait::{self, Seat, Standing};
+use super::{attach, scarcity, validate};
+use crate::error::AllocateError;
+use crate::slot::header::Site;
+use crate::sync::{Ordering, park};
+
+/// How often a blocked thread looks around, where no background reclaimer does.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// A slot to come: what [`Tier::allocate_async`] gives.
+///
+/// Needs no runtime: whoever polls it brings the waker. Does nothing until it is polled, and enters the queue at its first
+/// poll. May be dropped at any time: a slot that was granted to it meanwhile goes to the next waiter.
+#[must_use = "a future does nothing until it is polled"]
+pub struct Allocate<'a, T: Send + 'static> {
+    tier: &'a Tier<T>,
+    site: Site,
+    stage: Stage,
+}
+
+enum Stage {
+    /// Nothing was tried.
+    New,
+    /// Nothing was free.
+    Refused,
+    /// In the queue, or just out of it.
+    Seated(Seat),
+    /// The result was given.
+    Done,
+}
+
+impl<'a, T: Send + 'static> Allocate<'a, T> {
+    pub(crate) fn new(tier: &'a Tier<T>, site: Site) -> Self {
+        Allocate { tier, site, stage: Stage::New }
+    }
+
+    fn core(&self) -> &'static Core {
+        self.tier.core()
+    }
+
+    /// A free slot, for who needs not wait.
+    fn try_now(&self) -> Option<Lease<T>> {
+        let (core, caller) = (self.core(), Caller { site: self.site, magazine: attach::current(self.core()) });
+        // SAFETY: the core is that of a `Tier<T>`, and the slot has just been leased to this call.
+        unsafe { validate::allocate::<T>(core, caller).map(|index| Lease::new(core, index)) }
+    }
+
+    /// Where every slot that was granted becomes a lease, if its value may be handed out.
+    fn accept(&self, index: u32) -> Option<Lease<T>> {
+        // SAFETY: the core is that of a `Tier<T>`, and the slot was granted to this waiter alone.
+        unsafe { validate::is_fit::<T>(self.core(), index).then(|| Lease::new(self.core(), index)) }
+    }
+
+    fn advance(&mut self, waker: &Waker) -> Poll<Result<Lease<T>, AllocateError>> {
+        let core = self.core();
+        loop {
+            match &self.stage {
+                Stage::New => {
+                    // Who comes after a waiter stays behind it.
+                    let passes = core.incarnation().waiting.barging.is_some();
+                    let queued = core.flags.load(Ordering::Relaxed) & flags::WAITERS != 0;
+                    if (passes || !queued)
+                        && let Some(lease) = self.try_now()
+                    {
+                        return self.end(Ok(lease));
+                    }
+                    self.stage = Stage::Refused;
+                }
+                Stage::Refused => {
+                    if core.flags.load(Ordering::Relaxed) & flags::CLOSED != 0 {
+                        return self.end(Err(self.closed()));
+                    }
+                    match Seat::enter(core, self.site, waker.clone()) {
+                        Ok(seat) => {
+                            let waits = seat.is_waiting();
+                            self.stage = Stage::Seated(seat);
+                            if waits {
+                                return Poll::Pending;
+                            }
+                        }
+                        Err(waiting) => {
+                            scarcity::note_refused(core, attach::current(core));
+                            return self.end(Err(AllocateError::QueueFull { tier: self.tier.name(), waiting }));
+                        }
+                    }
+                }
+                Stage::Seated(seat) => match seat.standing() {
+                    Standing::Granted(index) => match self.accept(index) {
+                        Some(lease) => return self.end(Ok(lease)),
+                        None => seat.retake(),
+                    },
+                    Standing::Closed => return self.end(Err(self.closed())),
+                    Standing::Called if let Some(lease) = self.try_now() => {
+                        // The lease is safe in its variable if another's waker panics in here.
+                        seat.abandon(core);
+                        return self.end(Ok(lease));
+                    }
+                    Standing::Called | Standing::Waiting => {
+                        if seat.renew(core, waker.clone()) {
+                            return Poll::Pending;
+                        }
+                    }
+                },
+                Stage::Done => panic!("`Allocate` polled after completion"),
+            }
+        }
+    }
+
+    fn end(&mut self, result: Result<Lease<T>, AllocateError>) -> Poll<Result<Lease<T>, AllocateError>> {
+        self.stage = Stage::Done;
+        Poll::Ready(result)
+    }
+
+    fn closed(&self) -> AllocateError {
+        AllocateError::Closed { tier: self.tier.name() }
+    }
+
+    /// Waits on this thread, at most until `deadline`.
+    pub(crate) fn block(mut self, deadline: Option<Instant>, start: Instant) -> Result<Lease<T>, AllocateError> {
+        let waker = park::waker();
+        loop {
+            if let Poll::Ready(result) = self.advance(&waker) {
+                return result;
+            }
+            while let Stage::Seated(seat) = &self.stage
+                && seat.is_waiting()
+            {
+                if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                    return self.time_out(start);
+                }
+                park::park(self.next_look(deadline), || !seat.is_waiting());
+                if seat.is_waiting() {
+                    rethrow(wait::help(self.core()).err());
+                }
+            }
+        }
+    }
+
+    fn next_look(&self, deadline: Option<Instant>) -> Option<Instant> {
+        if self.core().flags.load(Ordering::Relaxed) & flags::BACKGROUND != 0 {
+            return deadline;
+        }
+        let look = Instant::now().checked_add(LOOK_EVERY);
+        deadline.map_or(look, |deadline| look.map(|look| look.min(deadline)))
+    }
+
+    /// The end of a wait that takes too long. If a slot was granted at this very moment, it is taken.
+    pub(crate) fn time_out(mut self, start: Instant) -> Result<Lease<T>, AllocateError> {
+        let core = self.core();
+        let Stage::Seated(seat) = std::mem::replace(&mut self.stage, Stage::Done) else { return Err(self.closed()) };
+        let (index, outcome) = seat.leave(core);
+        let lease = index.and_then(|index| self.accept(index));
+        rethrow(outcome.err());
+        lease.ok_or_else(|| {
+            scarcity::note_refused(core, attach::current(core));
+            let waiting = core.waiting.len();
+            AllocateError::TimedOut { tier: self.tier.name(), waiting, waited: start.elapsed() }
+        })
+    }
+}
+
+impl<T: Send + 'static> Future for Allocate<'_, T> {
+    type Output = Result<Lease<T>, AllocateError>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.get_mut().advance(context.waker())
+    }
+}
+
+impl<T: Send + 'static> Drop for Allocate<'_, T> {
+    fn drop(&mut self) {
+        if let Stage::Seated(seat) = std::mem::replace(&mut self.stage, Stage::Done) {
+            seat.abandon(self.core());
+        }
+    }
+}
+
+impl<T: Send + 'static> std::fmt::Debug for Allocate<'_, T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let stage = match self.stage {
+            Stage::New | Stage::Refused => "not polled",
+            Stage::Seated(_) => "waiting",
+            Stage::Done => "done",
+        };
+        f.debug_struct("Allocate").field("tier", &self.tier.name()).field("stage", &stage).finish_non_exhaustive()
+    }
+}
+
+/// When a wait of at most `patience` from now ends; `None` if that is beyond what the clock can count.
+pub(crate) fn deadline(patience: Duration) -> (Instant, Option<Instant>) {
+    let now = Instant::now();
+    (now, now.checked_add(patience))
+}
+
+impl<T: Send + 'static> Tier<T> {
+    /// A slot, waiting for one if none is free.
+    ///
+    /// Costs what [`try_allocate`](Self::try_allocate) costs while slots are free. Otherwise the thread enters the tier's
+    /// queue, spins for a moment and parks; a release hands its slot to whoever is first, so newcomers cannot pass (unless
+    /// the tier says [`barging`](crate::TierBuilder::barging)). The calling line and thread are remembered as the holder.
+    ///
+    /// What the last holder did to the value happens before what this one does.
+    ///
+    /// # Errors
+    /// [`AllocateError::Closed`] if the tier is closed, before the call or during the wait; [`AllocateError::QueueFull`]
+    /// if [`max_waiters`](crate::TierBuilder::max_waiters) wait already.
+    ///
+    /// # Panics
+    /// If another waiter's `Waker` panics when it is called from here.
+    #[inline]
+    #[track_caller]
+    pub fn allocate(&self) -> Result<Lease<T>, AllocateError> {
+        self.waiting(Location::caller(), None)
+    }
+
+    /// A slot, waiting at most `patience` for one. A patience of zero never waits, as [`try_allocate`](Self::try_allocate); one
+    /// that the clock cannot count has no end.
+    ///
+    /// # Errors
+    /// As [`allocate`](Self::allocate), and [`AllocateError::TimedOut`]. A slot that is handed over in the very moment in
+    /// which the time is up is not lost: the call returns it.
+    ///
+    /// # Panics
+    /// As [`allocate`](Self::allocate).
+    #[inline]
+    #[track_caller]
+    pub fn allocate_timeout(&self, patience: Duration) -> Result<Lease<T>, AllocateError> {
+        if patience.is_zero() {
+            return self.try_allocate();
+        }
+        self.waiting(Location::caller(), Some(patience))
+    }
+
+    /// A slot, as a future: awaited instead of blocked for, by any executor. See [`Allocate`] and
+    /// [`allocate`](Self::allocate).
+    ///
+    /// A slot that is granted to a future that nobody polls is given to the next waiter after the tier's
+    /// [`grant_limit`](crate::TierBuilder::grant_limit); the future keeps its place.
+    #[track_caller]
+    pub fn allocate_async(&self) -> Allocate<'_, T> {
+        Allocate::new(self, Location::caller())
+    }
+
+    #[inline]
+    fn waiting(&self, site: Site, patience: Option<Duration>) -> Result<Lease<T>, AllocateError> {
+        let mut wait = Allocate::new(self, site);
+        if self.core().flags.load(Ordering::Relaxed) & flags::WAITERS == 0 {
+            if let Some(lease) = wait.try_now() {
+                return Ok(lease);
+            }
+            wait.stage = Stage::Refused;
+        }
+        wait.wait_for(patience)
+    }
+}
+
+impl<T: Send + 'static> Allocate<'_, T> {
+    #[cold]
+    #[inline(never)]
+    fn wait_for(self, patience: Option<Duration>) -> Result<Lease<T>, AllocateError> {
+        let (start, end) = deadline(patience.unwrap_or(Duration::MAX));
+        self.block(end, start)
+    }
+}
