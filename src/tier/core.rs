@@ -146,6 +146,8 @@ pub(crate) struct Core {
     pub(crate) rebuilding: Backoff,
     /// Slots that are `Absent` in an open tier.
     pub(crate) absent: AtomicUsize,
+    /// Where the first of them may be.
+    pub(crate) first_absent: AtomicU32,
     /// When to try again to build them.
     pub(crate) growing: Backoff,
     /// Not 0 if an allocation had to build a slot since the last pass.
@@ -212,6 +214,7 @@ impl Core {
             quarantined: AtomicUsize::new(0),
             rebuilding: Backoff::new(),
             absent: AtomicUsize::new(0),
+            first_absent: AtomicU32::new(0),
             growing: Backoff::new(),
             wanted: AtomicU32::new(0),
             deadline: AtomicU64::new(u64::MAX),

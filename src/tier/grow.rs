@@ -32,7 +32,7 @@ pub(crate) fn one(core: &'static Core) -> Option<Taken> {
     if !is_possible(core) || !core.growing.begin() {
         return None;
     }
-    let taken = add(core, 0).unwrap_or_else(|why| {
+    let taken = add(core).unwrap_or_else(|why| {
         tell_failure(core, why);
         None
     });
@@ -42,9 +42,9 @@ pub(crate) fn one(core: &'static Core) -> Option<Taken> {
     taken
 }
 
-/// Builds the first absent slot from the segment `from` on; `None` if there is none.
-fn add(core: &'static Core, from: usize) -> Result<Option<Taken>, NoSlot> {
-    let Some(taken) = claim(core, from).map_err(NoSlot::Memory)? else { return Ok(None) };
+/// Builds an absent slot; `None` if there is none.
+fn add(core: &'static Core) -> Result<Option<Taken>, NoSlot> {
+    let Some(taken) = claim(core).map_err(NoSlot::Memory)? else { return Ok(None) };
     // SAFETY: the claim made the slot ours, and an absent one has no value.
     if let Err(why) = unsafe { (core.incarnation().build)(core, taken.index) } {
         vanish(core, taken);
@@ -72,32 +72,59 @@ fn tell_failure(core: &Core, why: NoSlot) {
     }
 }
 
-/// Takes an absent slot whose segment has memory into maintenance.
-fn claim(core: &'static Core, from: usize) -> io::Result<Option<Taken>> {
+/// Takes an absent slot whose segment has memory into maintenance: the first one, as far as known, so that the tier is
+/// dense and its last segments can go.
+fn claim(core: &'static Core) -> io::Result<Option<Taken>> {
     let Some(segments) = &core.life().segments else { return Ok(None) };
-    for segment in from..segments.len() {
-        if segments.users(segment) >= segments.slots(segment).len() {
-            continue;
-        }
-        match segments.enter(segment) {
-            Ok(()) => {}
-            Err(NoMemory::Leaving) => continue,
-            Err(NoMemory::Refused(why)) => return Err(why),
-        }
-        for index in segments.slots(segment) {
-            let header = core.header(index);
-            let absent = header.word();
-            let word = absent.to(State::Maintenance);
-            if absent.is(State::Absent) && header.compare_exchange(absent, word) {
-                // The caller has a `Tier`, or is in a pass: the tier cannot end before this slot is counted.
-                core.live.fetch_add(1, Ordering::Relaxed);
-                core.absent.fetch_sub(1, Ordering::Relaxed);
-                return Ok(Some(Taken { word, index }));
+    // Relaxed, here and below: where to look first is a hint.
+    let first = core.first_absent.load(Ordering::Relaxed);
+    let capacity = core.incarnation().capacity as u32;
+    let found = match claim_between(core, segments, first, capacity)? {
+        // What was built or left meanwhile may have misled the hint.
+        None => claim_between(core, segments, 0, first)?,
+        found => found,
+    };
+    if let Some(taken) = found {
+        core.first_absent.store(taken.index + 1, Ordering::Relaxed);
+    }
+    Ok(found)
+}
+
+fn claim_between(core: &'static Core, segments: &Segments, start: u32, end: u32) -> io::Result<Option<Taken>> {
+    let mut index = start;
+    while index < end {
+        let segment = segments.of(index);
+        let slots = segments.slots(segment);
+        if segments.users(segment) < slots.len() {
+            match segments.enter(segment) {
+                Ok(()) => {
+                    if let Some(taken) = claim_in(core, index..slots.end.min(end)) {
+                        return Ok(Some(taken));
+                    }
+                    segments.leave(segment);
+                }
+                Err(NoMemory::Leaving) => {}
+                Err(NoMemory::Refused(why)) => return Err(why),
             }
         }
-        segments.leave(segment);
+        index = slots.end;
     }
     Ok(None)
+}
+
+fn claim_in(core: &'static Core, slots: std::ops::Range<u32>) -> Option<Taken> {
+    for index in slots {
+        let header = core.header(index);
+        let absent = header.word();
+        let word = absent.to(State::Maintenance);
+        if absent.is(State::Absent) && header.compare_exchange(absent, word) {
+            // The caller has a `Tier`, or is in a pass: the tier cannot end before this slot is counted.
+            core.live.fetch_add(1, Ordering::Relaxed);
+            core.absent.fetch_sub(1, Ordering::Relaxed);
+            return Some(Taken { word, index });
+        }
+    }
+    None
 }
 
 /// For the holder of a slot in maintenance that has no value: it is absent from here on.
@@ -106,6 +133,7 @@ fn vanish(core: &'static Core, taken: Taken) {
     header.set_note(Note::None);
     header.give(taken.word.to(State::Absent));
     core.absent.fetch_add(1, Ordering::Relaxed);
+    core.first_absent.fetch_min(taken.index, Ordering::Relaxed);
     if let Some(segments) = &core.life().segments {
         segments.leave(segments.of(taken.index));
     }
@@ -114,12 +142,10 @@ fn vanish(core: &'static Core, taken: Taken) {
 
 /// Adds slots until there are `slots`, and gives them out as free. Returns how many were added, and why there are not enough.
 fn up_to<T: 'static>(core: &'static Core, slots: usize) -> (usize, Option<NoSlot>) {
-    let (mut added, mut from) = (0, 0);
+    let mut added = 0;
     while core.present() < slots && core.flags.load(Ordering::Relaxed) & flags::CLOSED == 0 {
-        match add(core, from) {
+        match add(core) {
             Ok(Some(taken)) => {
-                // What lies before is full, or has been left by somebody since; the next growth finds it.
-                from = core.life().segments.as_ref().map_or(0, |segments| segments.of(taken.index));
                 clean::restore::<T>(core, taken);
                 added += 1;
             }

@@ -5,7 +5,7 @@
 //! is reported when its stamp is smaller than the tick of a pass that is itself long enough ago. So no report comes too
 //! early, and none later than the pause between two such passes: an eighth of the time allowed.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::core::Core;
@@ -21,8 +21,8 @@ const LOOKS: u32 = 8;
 pub(crate) struct Watch {
     /// Ticks of passes, the latest last: the first is the latest of those that are long enough ago.
     passes: VecDeque<Tick>,
-    /// The stamps of holds that were reported, by slot.
-    reported: HashMap<u32, Tick>,
+    /// For each slot one more than the stamp of the hold that was reported last, or 0; empty until there is one.
+    reported: Vec<u32>,
 }
 
 impl Watch {
@@ -39,19 +39,18 @@ impl Watch {
             self.passes.pop_front();
         }
         let Some(&line) = self.passes.front().filter(|then| long_ago(then)) else { return 0 };
-        // Those who came back may be reported anew another time.
-        self.reported.retain(|&index, tick| core.header(index).held_since() == Some(*tick));
         let mut found = 0;
         for (index, header) in core.headers().iter().enumerate() {
             let Some(tick) = header.held_since().filter(|&tick| tick != line && line.since(tick).is_some()) else {
                 continue;
             };
-            let index = index as u32;
-            if self.reported.get(&index) == Some(&tick) {
+            let mark = tick.0.wrapping_add(1);
+            if self.reported.get(index) == Some(&mark) {
                 continue;
             }
-            let Some(holder) = report::holder(core, index) else { continue };
-            self.reported.insert(index, tick);
+            let Some(holder) = report::holder(core, index as u32) else { continue };
+            self.reported.resize(core.headers().len(), 0);
+            self.reported[index] = mark;
             let ignored =
                 |ignore: &super::life::Ignore| holder.site.is_some_and(|site| notice::guarded(|| ignore(site)));
             if core.life().ignore_leaks.as_ref().is_some_and(ignored) {
