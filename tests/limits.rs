@@ -76,7 +76,8 @@ fn the_child_of_a_fork_uses_the_tier_and_exits() -> Outcome {
                 drop(lease);
             }
             tier.reclaim();
-            if tier.snapshot().dirty > 0 {
+            // One may have been in the hands of the thread that is not there.
+            if tier.snapshot().dirty > 1 {
                 std::process::abort();
             }
             drop(tier);
