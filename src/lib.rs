@@ -43,6 +43,11 @@
 //! names them. The design is told in [`docs::architecture`], the figures and how to rerun them stand in
 //! [`docs::benchmarks`].
 //!
+//! # Beside handing out
+//! Off until asked for: [waiting](Tier::allocate) in threads and futures, [sharing](Lease::share) under pins and by
+//! [`SharedLease`]s, and all that [`TierBuilder`] says of a value's life: checks, ages, cleaning, rebuilding with back-off,
+//! handles that expire, leaks that are reported, growth and shrinking. [`docs::leases`] tells which kind of ownership to take when.
+//!
 //! # When not to use it
 //! - The number of objects in use has no bound that you could name: use an allocator.
 //! - Objects of many sizes with short lives: use an arena (`bumpalo`) or an allocator.
@@ -84,6 +89,8 @@ pub use tier::shared::SharedLease;
 pub mod docs {
     #[doc = include_str!("../docs/architecture.md")]
     pub mod architecture {}
+    #[doc = include_str!("../docs/leases.md")]
+    pub mod leases {}
     #[doc = include_str!("../docs/benchmarks.md")]
     pub mod benchmarks {}
 }
