@@ -8,6 +8,7 @@
 //! keeps no tier alive. It sleeps until the earliest tick that is due; whoever makes something due earlier wakes it
 //! ([`kick`]), which costs a system call only while it sleeps.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, fence};
 use std::thread::Thread;
@@ -49,10 +50,12 @@ pub(crate) fn kick(core: &Core, tick: u64) {
     if cfg!(loom) || core.flags.load(Ordering::Relaxed) & flags::BACKGROUND == 0 {
         return;
     }
-    // Release: pairs with the Acquire in `run`; a pass sees what made it due.
-    if core.due.fetch_min(tick, Ordering::Release) <= tick {
+    // Pairs with the fence in `serve`: either a pass that begins sees what is due, or this sees that it has begun.
+    fence(std::sync::atomic::Ordering::SeqCst);
+    if core.due.load(Ordering::Relaxed) <= tick {
         return;
     }
+    core.due.fetch_min(tick, Ordering::Relaxed);
     // Pairs with the fence in `run`: either it finds the tick just noted, or this finds it about to sleep.
     fence(std::sync::atomic::Ordering::SeqCst);
     if tick < ASLEEP_UNTIL.load(std::sync::atomic::Ordering::Relaxed) {
@@ -70,7 +73,11 @@ fn run() {
     loop {
         clock::tick();
         let now = clock::ticks();
-        registry::all().filter(|core| is_background(core) && core.due.load(Ordering::Relaxed) <= now).for_each(serve);
+        for core in registry::all().filter(|core| is_background(core) && core.due.load(Ordering::Relaxed) <= now) {
+            // A pass catches the panics of the program's code and reports them. What is left is the end of a tier, at which
+            // something panics that its functions have captured: there is nobody to tell.
+            let _ = catch_unwind(AssertUnwindSafe(|| serve(core)));
+        }
         let next = earliest();
         ASLEEP_UNTIL.store(next, std::sync::atomic::Ordering::Relaxed);
         // Pairs with the fence in `kick`.
@@ -97,12 +104,13 @@ fn earliest() -> u64 {
 
 /// One pass over a tier, if it still exists.
 fn serve(core: &'static Core) {
-    // Acquire: pairs with the Release in `kick`. The pass says itself when the next is due, and so does whatever
-    // happens from here on.
-    let due = core.due.swap(u64::MAX, Ordering::Acquire);
+    // The pass says itself when the next is due, and so does whatever happens from here on.
+    let due = core.due.swap(u64::MAX, Ordering::Relaxed);
+    // Pairs with the fence in `kick`.
+    fence(std::sync::atomic::Ordering::SeqCst);
     let Some(_entered) = core.enter() else { return };
     // SAFETY: the block is entered, so a tier lives in it, and this is its own `pass`.
-    if unsafe { (core.incarnation().pass)(core) }.is_none() {
+    if unsafe { (core.incarnation().pass)(core, false) }.is_none() {
         // Somebody else makes one just now. What was due may come too late for it; look again soon.
         kick(core, due.max(clock::ticks() + 1));
     }

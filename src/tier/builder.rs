@@ -419,6 +419,9 @@ impl<T: Send + 'static> Unopened<T> {
         core.growing.succeeded();
         core.wanted.store(0, Ordering::Relaxed);
         core.deadline.store(u64::MAX, Ordering::Relaxed);
+        // Pins of the tier that lived here before can only have been forgotten.
+        core.magazines().iter().for_each(|magazine| magazine.set_pinned(0));
+        core.unlisted_pins.store(0, Ordering::Relaxed);
         core.limbo.store(0, Ordering::Relaxed);
         core.collected.store(0, Ordering::Relaxed);
         core.pass.clear();

@@ -8,6 +8,7 @@ use super::allocate::Taken;
 use super::core::{Core, flags};
 use super::values::{Panic, Payload};
 use super::{attach, background, close, notice, rebuild, release};
+use crate::clock;
 use crate::slot::header::{Note, Site};
 use crate::slot::word::State;
 use crate::sync::Ordering;
@@ -29,36 +30,40 @@ pub(crate) fn put_off<T: 'static>(core: &'static Core, taken: Taken, site: Optio
         // Somebody is to have a slot at once: this one, or another that is dirty.
         return one(core).map_or(Ok(()), |taken| hand_on(core, taken));
     }
-    background::kick(core, 0);
+    // Not at once: what is released in the course of a tick is cleaned together, and who needs a slot before that helps.
+    background::kick(core, clock::ticks() + 1);
     Ok(())
 }
 
-/// Cleans a returned slot at once, since somebody waits for one, and gives it back.
+/// Cleans a returned slot at once, since somebody waits for one, and gives it back. A panic in the value's `Drop` is returned.
 ///
 /// # Safety
 /// The tier in `core` is one of `T`s, and the caller holds the slot with its value.
 pub(crate) unsafe fn at_once<T: 'static>(core: &'static Core, taken: Taken, site: Option<Site>) -> Option<Panic> {
     // SAFETY: by this function's own contract.
-    let (held, panic) = unsafe { clean::<T>(core, taken) };
-    if !held {
-        release::note_release(core, attach::current(core));
-        return panic;
+    if unsafe { clean::<T>(core, taken) } {
+        return release::give_back::<T>(core, None, taken, site).err();
     }
-    panic.or(release::give_back::<T>(core, None, taken, site).err())
+    release::note_release(core, attach::current(core));
+    None
 }
 
 /// Cleans a value that the caller holds. False if it had to go and could not be replaced: then the slot is quarantined, and
-/// the caller holds it no more. A panic in the program's code is returned beside it.
+/// the caller holds it no more. A panic in the program's code is reported.
 ///
 /// # Safety
 /// The tier in `core` is one of `T`s, and the caller holds the slot, in maintenance or leased, with its value.
-pub(crate) unsafe fn clean<T: 'static>(core: &'static Core, taken: Taken) -> (bool, Option<Panic>) {
+pub(crate) unsafe fn clean<T: 'static>(core: &'static Core, taken: Taken) -> bool {
     // SAFETY: the caller holds a slot of this tier of `T`s, with its value; after a panic it is not used again.
     unsafe {
         let payload = Payload::<T>::of(core);
         match payload.apply(&payload.values().clean, taken.index) {
-            Ok(()) => (true, None),
-            Err(panic) => (rebuild::renew::<T>(core, taken).0, Some(panic)),
+            Ok(()) => true,
+            Err(panic) => {
+                // While the slot is held: it is what keeps the tier from ending.
+                notice::tell_panic(core, &panic);
+                rebuild::renew::<T>(core, taken).0
+            }
         }
     }
 }
@@ -77,19 +82,10 @@ fn claim(core: &Core) -> Option<Taken> {
     }
 }
 
-/// Cleans a dirty slot for the caller, who then holds it in maintenance. A panic in the program's code is reported.
+/// Cleans a dirty slot for the caller, who then holds it in maintenance.
 pub(crate) fn one(core: &'static Core) -> Option<Taken> {
-    loop {
-        let taken = claim(core)?;
-        // SAFETY: the claim made the slot ours, a dirty slot has a value, and `clean` is this tier's.
-        let (held, panic) = unsafe { (core.incarnation().clean)(core, taken) };
-        if let Some(panic) = panic {
-            notice::tell_panic(core, &panic);
-        }
-        if held {
-            return Some(taken);
-        }
-    }
+    // SAFETY: the claim made the slot ours, a dirty slot has a value, and `clean` is this tier's.
+    std::iter::from_fn(|| claim(core)).find(|&taken| unsafe { (core.incarnation().clean)(core, taken) })
 }
 
 /// In a pass: cleans what is dirty, and gives it back. Returns how many.

@@ -52,8 +52,8 @@ pub(crate) fn wait<T: 'static>(core: &'static Core, patience: Duration) -> Resul
             return Err(CloseError { tier: core.incarnation().name, holders });
         }
         // What was retired goes as soon as its pins have.
-        if !core.retired.head().is_empty() || core.limbo.load(Ordering::Relaxed) != 0 {
-            core.pass.try_lock().map(|mut state| epoch::collect::<T>(core, &mut state));
+        if epoch::is_waiting(core) {
+            core.pass.try_lock().map(|mut state| epoch::collect::<T>(core, &mut state.limbo));
         }
         std::thread::sleep(PAUSE);
     }

@@ -17,9 +17,10 @@ use super::allocate::Taken;
 use super::backoff::Backoff;
 use super::chain::{Chain, Link};
 use super::depot::Depot;
+use super::epoch::Limbo;
 use super::life::Life;
 use super::magazine::{MAX_MAGAZINES, Magazine};
-use super::pass::{Pass, PassState};
+use super::pass::Pass;
 use super::reclaim::{Ledger, Reclaimed};
 use super::report::Totals;
 use super::values::{NoValue, Panic, rethrow};
@@ -71,11 +72,11 @@ pub(crate) struct Incarnation {
     /// Makes a value for a vacant slot that the caller holds: `Payload::build` for the tier's type.
     pub(crate) build: unsafe fn(&Core, u32) -> Result<(), NoValue>,
     /// Cleans a value that the caller holds: `clean::clean` for the tier's type.
-    pub(crate) clean: unsafe fn(&'static Core, Taken) -> (bool, Option<Panic>),
+    pub(crate) clean: unsafe fn(&'static Core, Taken) -> bool,
     /// Frees what was retired: `epoch::collect` for the tier's type.
-    pub(crate) collect: unsafe fn(&'static Core, &mut PassState) -> usize,
+    pub(crate) collect: unsafe fn(&'static Core, &mut Limbo) -> usize,
     /// One pass of the reclaimer: `reclaim::pass` for the tier's type.
-    pub(crate) pass: unsafe fn(&'static Core) -> Option<Reclaimed>,
+    pub(crate) pass: unsafe fn(&'static Core, bool) -> Option<Reclaimed>,
     /// Frees `payload`, `values` and `life` when the last value is gone.
     pub(crate) free: unsafe fn(&Incarnation) -> Option<Panic>,
     /// Gives a slot back that the caller holds, its value fit for use: `release::give_back` for the tier's type.
@@ -96,7 +97,7 @@ impl Incarnation {
         build: |_, _| unreachable!("no tier lives here"),
         clean: |_, _| unreachable!("no tier lives here"),
         collect: |_, _| unreachable!("no tier lives here"),
-        pass: |_| unreachable!("no tier lives here"),
+        pass: |_, _| unreachable!("no tier lives here"),
         free: |_| None,
         give_back: |_, _, _| unreachable!("no tier lives here"),
         waiting: Rules::DEFAULT,

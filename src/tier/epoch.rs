@@ -13,6 +13,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use super::Tier;
 use super::allocate::Taken;
@@ -21,7 +22,6 @@ use super::chain;
 use super::core::{Core, flags};
 use super::magazine::Magazine;
 use super::notice::{self, Report};
-use super::pass::PassState;
 use super::release::{self, Returned};
 use super::values::rethrow;
 use super::{background, clean, rebuild, wait};
@@ -149,10 +149,9 @@ pub(crate) struct Limbo {
 }
 
 /// In a pass: frees what was retired and can be seen by no pin any more. Returns how many. A panic in the program's code is reported.
-pub(crate) fn collect<T: 'static>(core: &'static Core, state: &mut PassState) -> usize {
+pub(crate) fn collect<T: 'static>(core: &'static Core, limbo: &mut Limbo) -> usize {
     let mut freed = 0;
     loop {
-        let limbo = &mut state.limbo;
         let (slots, epoch) = match limbo.batch.take() {
             Some(batch) => batch,
             None => {
@@ -204,11 +203,7 @@ fn free<T: 'static>(core: &'static Core, index: u32) -> bool {
         // SAFETY: the caller is in a pass of a tier of `T`s, and the exchange made the slot ours, with its value.
         let held = unsafe {
             rebuild::prepare::<T>(core, &returned)
-                && (core.flags.load(Ordering::Relaxed) & flags::DEFERS == 0 || {
-                    let (held, panic) = clean::clean::<T>(core, taken);
-                    panic.iter().for_each(|panic| notice::tell_panic(core, panic));
-                    held
-                })
+                && (core.flags.load(Ordering::Relaxed) & flags::DEFERS == 0 || clean::clean::<T>(core, taken))
         };
         if held { release::give_back::<T>(core, None, taken, site) } else { Ok(()) }
     }));
@@ -220,7 +215,7 @@ fn free<T: 'static>(core: &'static Core, index: u32) -> bool {
 
 /// Whether an attempt to free retired slots may be made on the way to a refusal: one a tick.
 pub(crate) fn is_possible(core: &Core) -> bool {
-    (core.limbo.load(Ordering::Relaxed) != 0 || !core.retired.head().is_empty()) && {
+    is_waiting(core) && {
         clock::tick();
         core.collected.load(Ordering::Relaxed) <= clock::ticks()
     }
@@ -233,16 +228,16 @@ pub(crate) fn help(core: &'static Core) {
     {
         core.collected.store(clock::ticks() + 1, Ordering::Relaxed);
         // SAFETY: the caller has a `Tier`, and this is its own `collect`.
-        unsafe { (core.incarnation().collect)(core, &mut state) };
+        unsafe { (core.incarnation().collect)(core, &mut state.limbo) };
     }
 }
 
 /// In a pass: reports pins that stand for too long.
-pub(crate) fn watch(core: &Core, state: &mut PassState) {
+pub(crate) fn watch(core: &Core, limbo: &mut Limbo) {
     let Some(limit) = core.life().pin_limit else { return };
     // From here on a new pin has another epoch, so that it is told from one that has stood since before.
     core.epoch.fetch_add(1, Ordering::AcqRel);
-    let (now, standing) = (clock::now(), &mut state.limbo.standing);
+    let (now, standing) = (clock::now(), &mut limbo.standing);
     for (at, magazine) in core.magazines().iter().enumerate() {
         let epoch = magazine.pinned(Ordering::Relaxed) >> DEPTH_BITS;
         if magazine.pinned(Ordering::Relaxed) == 0 {
@@ -266,10 +261,12 @@ pub(crate) fn watch(core: &Core, state: &mut PassState) {
     }
 }
 
-/// When a pass is due for what was retired: soon, while there is something; a tick, or `u64::MAX`.
-pub(crate) fn next_due(core: &Core) -> u64 {
-    if core.limbo.load(Ordering::Relaxed) != 0 || !core.retired.head().is_empty() {
-        return clock::ticks() + 1;
-    }
-    core.life().pin_limit.map_or(u64::MAX, |limit| clock::ticks_from_now(limit / 4))
+/// How long after a look at the pins the next one is due.
+pub(crate) fn pause(limit: Duration) -> Duration {
+    limit / 4
+}
+
+/// Whether retired slots wait for the end of pins, or for a pass.
+pub(crate) fn is_waiting(core: &Core) -> bool {
+    core.limbo.load(Ordering::Relaxed) != 0 || !core.retired.head().is_empty()
 }

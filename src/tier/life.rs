@@ -34,3 +34,10 @@ pub(crate) struct Idle {
     /// pass (lower half).
     pub(crate) seen: Box<[AtomicU64]>,
 }
+
+impl Idle {
+    /// How long after a look at the slots the next one is due.
+    pub(crate) fn pause(&self) -> Duration {
+        self.timeout / 4
+    }
+}

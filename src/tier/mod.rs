@@ -271,7 +271,7 @@ impl<T: Send + 'static> Tier<T> {
     /// the headers for each of: expired handles, leaks, ages, idleness. What the program's own code panics with is reported.
     pub fn reclaim(&self) -> Reclaimed {
         // SAFETY: the core is that of a `Tier<T>`, which the caller has.
-        unsafe { reclaim::pass::<T>(self.core) }.unwrap_or_default()
+        unsafe { reclaim::pass::<T>(self.core, true) }.unwrap_or_default()
     }
 
     /// Adds slots until the tier has `slots` of them, or its capacity. Waits for a pass that is under way.

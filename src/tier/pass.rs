@@ -8,6 +8,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Once;
 
 use super::core::Core;
+use super::reclaim::Timetable;
 use super::{epoch, leaks};
 use crate::sync::{AtomicU64, AtomicUsize, Ordering, yield_now};
 
@@ -21,6 +22,8 @@ pub(crate) struct PassState {
     pub(crate) limbo: epoch::Limbo,
     /// Who has held a slot for too long.
     pub(crate) watch: leaks::Watch,
+    /// What is due when.
+    pub(crate) timetable: Timetable,
 }
 
 /// The state of a tier's passes, for one at a time.

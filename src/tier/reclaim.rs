@@ -7,7 +7,9 @@
 use std::time::{Duration, Instant};
 
 use super::core::Core;
-use super::values::Payload;
+use super::life::Idle;
+use super::pass::PassState;
+use super::values::{Ages, Payload};
 use super::{background, clean, epoch, expire, grow, leaks, rebuild, turnover, wait};
 use crate::clock;
 use crate::sync::{AtomicU64, Ordering};
@@ -79,58 +81,87 @@ impl Ledger {
     }
 }
 
-/// A pass that took some time is not due again before so many times that long: so all of them take a small part of a core.
+/// Work over all headers that took some time is not done again before so many times that long: so all of it takes a small part of
+/// a core.
 const REST: u32 = 16;
 
-/// Makes a pass. `None` if another is under way.
+/// When what looks at all headers is due next, in ticks. A background pass may come for something else much more often.
+#[derive(Default)]
+pub(crate) struct Timetable {
+    expiry: u64,
+    ages: u64,
+    idleness: u64,
+    leaks: u64,
+    pins: u64,
+}
+
+/// Does what is due, and notes when it is due again: after `every`, or later if it took long. `None` stands for never.
+fn when_due<R: Default>(at: &mut u64, thorough: bool, every: Option<Duration>, what: impl FnOnce() -> R) -> R {
+    let Some(every) = every else {
+        *at = u64::MAX;
+        return R::default();
+    };
+    if !thorough && *at > clock::ticks() {
+        return R::default();
+    }
+    let started = Instant::now();
+    let done = what();
+    let rest = if cfg!(loom) { Duration::ZERO } else { started.elapsed() * REST };
+    *at = clock::ticks_from_now(every.max(rest));
+    done
+}
+
+/// Makes a pass: a `thorough` one does everything, another what is due. `None` if somebody else is in one.
 ///
 /// # Safety
 /// The tier in `core` is one of `T`s, and the caller has a `Tier`, or has entered the block.
-pub(crate) unsafe fn pass<T: 'static>(core: &'static Core) -> Option<Reclaimed> {
+pub(crate) unsafe fn pass<T: 'static>(core: &'static Core, thorough: bool) -> Option<Reclaimed> {
     let mut state = core.pass.try_lock()?;
-    let started = Instant::now();
-    clock::tick_to(started);
+    clock::tick();
+    let retired = epoch::collect::<T>(core, &mut state.limbo);
+    let PassState { limbo, watch, timetable } = &mut *state;
     let life = core.life();
+    // SAFETY: by the contract.
+    let payload = unsafe { Payload::<T>::of(core) };
+    let ages = payload.values().ages.as_ref();
     let count = |count: usize| count as u64;
-    let mut done = Reclaimed {
-        retired: count(epoch::collect::<T>(core, &mut state)),
+    let done = Reclaimed {
+        retired: count(retired),
         cleaned: count(clean::all::<T>(core)),
-        expired: count(expire::all::<T>(core)),
+        expired: count(when_due(&mut timetable.expiry, thorough, Some(Duration::ZERO), || expire::all::<T>(core))),
         rebuilt: count(rebuild::all::<T>(core)),
-        renewed: count(turnover::by_age::<T>(core)),
-        leaks: count(life.leak_after.map_or(0, |limit| state.watch.look(core, limit))),
-        removed: count(turnover::by_idleness::<T>(core)),
-        added: 0,
+        renewed: count(when_due(&mut timetable.ages, thorough, ages.map(Ages::pause), || turnover::by_age::<T>(core))),
+        leaks: count(when_due(&mut timetable.leaks, thorough, life.leak_after.map(leaks::pause), || {
+            life.leak_after.map_or(0, |limit| watch.look(core, limit))
+        })),
+        removed: count(when_due(&mut timetable.idleness, thorough, life.idle.as_ref().map(Idle::pause), || {
+            turnover::by_idleness::<T>(core)
+        })),
+        added: count(grow::ahead::<T>(core)),
     };
-    epoch::watch(core, &mut state);
-    done.added = count(grow::ahead::<T>(core));
+    when_due(&mut timetable.pins, thorough, life.pin_limit.map(epoch::pause), || epoch::watch(core, limbo));
     wait::revoke_overdue(core);
     core.reclaimed.add(done);
-    let rest = if cfg!(loom) { Duration::ZERO } else { started.elapsed() * REST };
-    let next = next_due::<T>(core).max(clock::ticks_from_now(rest));
+    let next = next_due(core, timetable);
     drop(state);
     background::kick(core, next);
     Some(done)
 }
 
-/// In a pass: when the next one is due, if nothing new happens; a tick, or `u64::MAX`.
-fn next_due<T: 'static>(core: &'static Core) -> u64 {
-    let life = core.life();
-    // SAFETY: the caller is in a pass of this tier of `T`s.
-    let payload = unsafe { Payload::<T>::of(core) };
-    let ages = payload.values().ages.as_ref();
-    let later = |after: Option<Duration>| after.map_or(u64::MAX, clock::ticks_from_now);
+/// When the next pass is due, if nothing new happens: a tick, or `u64::MAX`.
+fn next_due(core: &Core, timetable: &Timetable) -> u64 {
     let when = |wanted: bool, due: u64| if wanted { due } else { u64::MAX };
+    let Timetable { expiry, ages, idleness, leaks, pins } = *timetable;
     [
-        core.deadline.load(Ordering::Relaxed),
+        core.deadline.load(Ordering::Relaxed).max(expiry),
+        ages,
+        idleness,
+        leaks,
+        pins,
         wait::next_overdue(core),
         when(core.quarantined.load(Ordering::Relaxed) > 0, core.rebuilding.due()),
         when(core.wanted.load(Ordering::Relaxed) > 0, core.growing.due()),
-        when(!core.dirty.head().is_empty(), 0),
-        later(life.leak_after.map(leaks::pause)),
-        later(life.idle.as_ref().map(|idle| idle.timeout / 4)),
-        later(ages.map(|ages| ages.pause())),
-        epoch::next_due(core),
+        when(!core.dirty.head().is_empty() || epoch::is_waiting(core), clock::ticks() + 1),
     ]
     .into_iter()
     .min()

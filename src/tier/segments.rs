@@ -61,11 +61,6 @@ impl Segments {
         self.each
     }
 
-    /// How many segments there are.
-    pub(crate) fn len(&self) -> usize {
-        self.words.len()
-    }
-
     /// The segment that a slot lies in.
     pub(crate) fn of(&self, index: u32) -> usize {
         index as usize / self.each
