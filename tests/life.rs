@@ -217,3 +217,99 @@ fn a_panic_in_cleaning_costs_one_value_and_is_reported() -> Outcome {
     assert!(reports.len() == 1 && reports[0].contains("thirteen"), "{reports:?}");
     Ok(())
 }
+
+/// TORTURE 10: a panic in a user callback, whichever, costs at most one value; the tier goes on, and nothing is lost.
+#[test]
+fn a_panic_in_any_callback_costs_one_value_at_most() -> Outcome {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    let armed = Arc::new(AtomicUsize::new(0));
+    // Fires when it is the one that is armed, once.
+    let fuse = |name: usize| {
+        let armed = armed.clone();
+        move || {
+            if armed.compare_exchange(name, 0, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+                panic!("callback {name}");
+            }
+        }
+    };
+    struct Fused(Box<dyn Fn() + Send>);
+    impl Drop for Fused {
+        fn drop(&mut self) {
+            (self.0)();
+        }
+    }
+    let (factory, reset, clean, allocate, release, report, value) =
+        (fuse(1), fuse(2), fuse(3), fuse(4), fuse(5), fuse(6), fuse(7));
+    let tier: Tier<Fused> = Tier::<Fused>::builder("fused")
+        .min_capacity(2)
+        .capacity(4)
+        .rebuild_backoff(Duration::ZERO, Duration::ZERO)
+        .reset(move |_| reset())
+        .clean(move |_| clean())
+        .validate_on_allocate(move |_| {
+            allocate();
+            true
+        })
+        .validate_on_release(move |_| {
+            release();
+            true
+        })
+        .on_report(move |_| report())
+        .build_with(move || {
+            factory();
+            Fused(Box::new(value.clone()))
+        })?;
+    for round in 0..70 {
+        armed.store(round % 7 + 1, Ordering::SeqCst);
+        let _ = catch_unwind(AssertUnwindSafe(|| {
+            drop(tier.try_allocate_many(4));
+            tier.try_allocate().map(|lease| lease.discard())
+        }));
+        let _ = catch_unwind(AssertUnwindSafe(|| tier.retain(|_| round % 2 == 0)));
+        tier.reclaim();
+        tier.shrink_to(2);
+        armed.store(0, Ordering::SeqCst);
+        // Whatever is quarantined can be had again.
+        let start = std::time::Instant::now();
+        let leases = loop {
+            match tier.try_allocate_many(4) {
+                Ok(leases) => break leases,
+                Err(why) => assert!(start.elapsed() < Duration::from_secs(30), "round {round}: {why}"),
+            }
+        };
+        drop(leases);
+        tier.reclaim();
+        let snapshot = tier.snapshot();
+        assert_eq!((snapshot.free, snapshot.slots()), (4, 4), "round {round}: {snapshot:?}");
+    }
+    Ok(())
+}
+
+/// TORTURE 6 and 7: tiers are dropped while the reclaimer is in the middle of a pass; it keeps none of them alive, nor their slots.
+#[test]
+fn tiers_are_dropped_in_the_middle_of_passes() -> Outcome {
+    let alive = Arc::new(());
+    for round in 0..200 {
+        let value = alive.clone();
+        let tier: Tier<(u8, Arc<()>)> = Tier::<(u8, Arc<()>)>::builder("brief")
+            .capacity(64)
+            .reclaimer(Reclaimer::Background)
+            .clean(|value| value.0 = 0)
+            .build_with(move || (0, value.clone()))?;
+        drop(tier.try_allocate_many(60)?);
+        let handle = tier.try_allocate()?.detach_for(Duration::ZERO);
+        if round % 3 == 0 {
+            std::thread::yield_now();
+        }
+        let _ = tier.release(handle);
+        if round % 2 == 0 {
+            tier.close();
+        }
+    }
+    let start = std::time::Instant::now();
+    while Arc::strong_count(&alive) > 1 {
+        assert!(start.elapsed() < Duration::from_secs(30), "{} values are still there", Arc::strong_count(&alive) - 1);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}

@@ -1,9 +1,18 @@
 //! A tier: a set of equal slots, handed out without locks.
 //!
-//! Read in this order: [`core`] (the control block), [`magazine`] and [`depot`] (where hints wait), [`allocate`] and
-//! [`release`] (the hot paths), [`scarcity`] (when to refuse), [`lease`] and [`handles`] (who holds a slot), [`values`] and
-//! [`rebuild`] (user code and its panics), [`close`] (the end), [`wait`] and [`future`] (the queue), then what is built on them: [`bulk`], [`local`], [`report`],
-//! [`builder`]; and [`attach`] and [`registry`], which find a thread's magazine and a handle's control block.
+//! Read in this order:
+//!
+//! 1. *Handing out and taking back*, about half of it: [`core`] (the control block), [`magazine`] and [`depot`] (where hints
+//!    wait), [`allocate`] and [`release`] (the hot paths), [`scarcity`] (when to refuse), [`lease`] and [`handles`] (who holds a slot),
+//!    [`values`] and [`rebuild`] (user code and its panics), [`close`] (the end); [`attach`] and [`registry`], which find a thread's
+//!    magazine and a handle's control block; on top of them [`bulk`], [`local`], [`report`] and [`builder`].
+//! 2. *Sharing*: [`shared`] (counted), [`epoch`] (pins), [`chain`] (what was retired).
+//! 3. *Waiting*: [`wait`] (the queue and the hand-over), [`future`] (those who wait).
+//! 4. *What nobody asks for*: [`reclaim`] (a pass), [`pass`] (its lock) and [`background`] (who makes it); what it does, in
+//!    [`clean`], [`expire`], [`turnover`], [`leaks`], and in [`grow`] with [`segments`]; [`help`] (what allocations do of it), [`validate`],
+//!    [`backoff`], [`notice`] (what is reported) and [`life`] (what the tier was told).
+//!
+//! Nothing in 1 waits for 2 to 4, and a tier that uses none of them pays a few bits in a word that it reads anyway.
 
 pub(crate) mod allocate;
 pub(crate) mod attach;

@@ -81,7 +81,7 @@ pub(crate) fn end_if_plenty(core: &Core) {
 
 /// Counted slots that end scarcity: enough that the next entry's scan is paid for by as many allocations.
 fn plenty(core: &Core) -> i64 {
-    (core.incarnation().capacity as i64 / 4).max(2)
+    (core.present() as i64 / 4).max(2)
 }
 
 /// The last resort: finds a free slot by its word, or makes one, or refuses because at some moment there was none.
