@@ -304,6 +304,7 @@ impl<T: Send + 'static> TierBuilder<T> {
             (self.clean.is_some(), flags::DEFERS),
             (self.on_allocate.is_some() || ages.is_some(), flags::VALIDATES),
             (self.reclaimer == Reclaimer::Background, flags::BACKGROUND),
+            (min < capacity, flags::GROWS),
         ];
         let config = config.into_iter().filter(|(wanted, _)| *wanted).fold(0, |all, (_, flag)| all | flag);
         let (segments, payload) = unused.used();

@@ -146,7 +146,7 @@ unsafe fn examine<T: 'static>(
         let index = match unsafe { validate::is_fit::<T>(core, index) } {
             true => Some(index),
             // SAFETY: by the contract.
-            false => unsafe { validate::allocate::<T>(core, caller) },
+            false => unsafe { validate::allocate::<T>(core, caller) }.map(|lease| lease.into_parts().1),
         };
         match index {
             Some(index) => leases.held.push(index),

@@ -53,6 +53,12 @@ pub(crate) mod flags {
     pub(crate) const VALIDATES: u64 = 1 << 8;
     /// The background reclaimer looks after the tier.
     pub(crate) const BACKGROUND: u64 = 1 << 9;
+    /// The tier may have fewer slots than its capacity.
+    pub(crate) const GROWS: u64 = 1 << 10;
+    /// Some slot was quarantined or retired since the tier was built.
+    pub(crate) const MENDS: u64 = 1 << 11;
+    /// An allocation that finds nothing free may be able to make a slot fit for use.
+    pub(crate) const HELPED: u64 = DEFERS | GROWS | MENDS;
     /// Each released value needs a look of its own.
     pub(crate) const ONE_BY_ONE: u64 = PREPARES | WATCHES_PANICS | DEFERS;
     /// One end of scarcity.
@@ -252,6 +258,13 @@ impl Core {
     pub(crate) fn life(&self) -> &Life {
         // SAFETY: made by the builder with the incarnation, and freed with it.
         unsafe { &*self.incarnation().life }
+    }
+
+    /// Says that there are, or will be, slots that an allocation may be able to make fit for use.
+    pub(crate) fn note_mends(&self) {
+        if self.flags.load(Ordering::Relaxed) & flags::MENDS == 0 {
+            self.flags.fetch_or(flags::MENDS, Ordering::Relaxed);
+        }
     }
 
     /// How many slots of the open tier are not absent.

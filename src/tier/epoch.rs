@@ -124,6 +124,7 @@ pub(crate) fn is_readable(core: &Core, handle: Handle) -> bool {
 /// Retires the handle's slot: exactly one of all who try wins. The caller has a `Tier`.
 pub(crate) fn retire(core: &'static Core, handle: Handle, site: Site) -> Result<(), HandleError> {
     let header = super::handles::header(core, handle)?;
+    core.note_mends();
     let shared = Word::new(handle.generation(), State::Shared);
     if !header.compare_exchange(shared, shared.to(State::Retired)) {
         return Err(super::handles::explain(core, header, handle));

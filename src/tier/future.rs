@@ -55,7 +55,7 @@ impl<'a, T: Send + 'static> Allocate<'a, T> {
     fn try_now(&self) -> Option<Lease<T>> {
         let (core, caller) = (self.core(), Caller { site: self.site, magazine: attach::current(self.core()) });
         // SAFETY: the core is that of a `Tier<T>`, and the slot has just been leased to this call.
-        unsafe { validate::allocate::<T>(core, caller).map(|index| Lease::new(core, index)) }
+        unsafe { validate::allocate(core, caller) }
     }
 
     /// Where every slot that was granted becomes a lease, if its value may be handed out.

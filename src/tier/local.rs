@@ -54,8 +54,7 @@ impl<T: Send + 'static> Local<T> {
         let core = self.tier.core();
         // SAFETY: the core is that of a `Tier<T>`.
         match unsafe { validate::allocate::<T>(core, Caller { site: Location::caller(), magazine: self.magazine }) } {
-            // SAFETY: the core is that of a `Tier<T>`, and the slot has just been leased to this call.
-            Some(index) => Ok(unsafe { Lease::new(core, index) }),
+            Some(lease) => Ok(lease),
             None => Err(scarcity::why(core, self.magazine, 1, 0)),
         }
     }

@@ -141,8 +141,7 @@ impl<T: Send + 'static> Tier<T> {
         let caller = Caller { site: Location::caller(), magazine: attach::current(self.core) };
         // SAFETY: the core is that of a `Tier<T>`.
         match unsafe { validate::allocate::<T>(self.core, caller) } {
-            // SAFETY: the core is that of a `Tier<T>`, and the slot has just been leased to this call.
-            Some(index) => Ok(unsafe { Lease::new(self.core, index) }),
+            Some(lease) => Ok(lease),
             None => Err(scarcity::why(self.core, caller.magazine, 1, 0)),
         }
     }

@@ -107,6 +107,7 @@ unsafe fn build(core: &Core, index: u32) -> Result<(), NoValue> {
 fn quarantine(core: &'static Core, index: u32, word: Word) {
     let header = core.header(index);
     core.quarantined.fetch_add(1, Ordering::Relaxed);
+    core.note_mends();
     header.set_note(Note::None);
     header.give(word);
     // Pairs with the heavy fence in `close`: either the closer's sweep sees the word, or this sees the flag.

@@ -36,19 +36,31 @@ use crate::sync::Ordering;
 pub(crate) fn is_known_empty(core: &Core) -> bool {
     // Acquire: the rest is read after the flags…
     let before = core.flags.load(Ordering::Acquire);
+    if before & flags::CERTIFIED == 0 {
+        return false;
+    }
     // …and, Acquire throughout, before the flags are read again: equal flags (their epoch never returns) mean that the
     // certificate stood when the count was read.
-    before & flags::CERTIFIED != 0 && nothing_counted(core, before, core.dirty.head()) && !help::is_possible(core)
+    if before & flags::HELPED == 0 {
+        none_counted(core, before)
+    } else {
+        nothing_counted(core, before, core.dirty.head()) && !help::is_possible(core)
+    }
 }
 
 /// Whether there was a moment, in the scarcity that `entered` is of, when no slot was counted and none dirty. The caller
 /// knows that every free slot is counted, and has read the head of the dirty ones before.
 fn nothing_counted(core: &Core, entered: u64, dirty: Head) -> bool {
-    // Acquire: pairs with the Release in `count_claim`, and comes before the flags are read.
-    let none = core.count.load(Ordering::Acquire) <= 0;
+    let none = none_counted(core, entered);
     // The same head before and after: nothing was added to the chain in between, and nothing taken off to become free.
-    let same = dirty.is_empty() && core.dirty.head() == dirty;
-    none && same && (core.flags.load(Ordering::Relaxed) ^ entered) & SCARCITY == 0
+    none && dirty.is_empty() && core.dirty.head() == dirty
+}
+
+/// Whether there was a moment, in the scarcity that `entered` is of, when no slot was counted.
+#[inline]
+fn none_counted(core: &Core, entered: u64) -> bool {
+    // Acquire: pairs with the Release in `count_claim`, and comes before the flags and the chain are read again.
+    core.count.load(Ordering::Acquire) <= 0 && (core.flags.load(Ordering::Acquire) ^ entered) & SCARCITY == 0
 }
 
 /// The flags that tell one scarcity from another.

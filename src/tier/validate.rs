@@ -2,12 +2,13 @@
 
 use super::allocate::{self, Caller, Taken};
 use super::core::{Core, flags};
+use super::lease::Lease;
 use super::values::{Payload, rethrow};
 use super::{rebuild, release};
 use crate::clock;
 use crate::sync::Ordering;
 
-/// The index of a slot leased to the caller whose value may be handed out, or `None`.
+/// A lease whose value may be handed out, or `None`.
 ///
 /// # Safety
 /// The tier in `core` is one of `T`s.
@@ -15,13 +16,16 @@ use crate::sync::Ordering;
 /// # Panics
 /// If the program's check panics; the slot is safe then.
 #[inline(always)]
-pub(crate) unsafe fn allocate<T: 'static>(core: &'static Core, caller: Caller) -> Option<u32> {
+pub(crate) unsafe fn allocate<T: 'static>(core: &'static Core, caller: Caller) -> Option<Lease<T>> {
     let index = allocate::allocate(core, caller)?;
-    if core.flags.load(Ordering::Relaxed) & flags::VALIDATES == 0 {
-        return Some(index);
-    }
     // SAFETY: by the contract; the slot has just been leased to this call.
-    unsafe { examined::<T>(core, index, caller) }
+    unsafe {
+        if core.flags.load(Ordering::Relaxed) & (flags::VALIDATES | flags::WATCHES_PANICS) == 0 {
+            Some(Lease::with_birth(core, index, false))
+        } else {
+            examined(core, index, caller)
+        }
+    }
 }
 
 /// Goes on until the slot has a value that passes.
@@ -30,13 +34,14 @@ pub(crate) unsafe fn allocate<T: 'static>(core: &'static Core, caller: Caller) -
 /// The tier in `core` is one of `T`s, and `index` has just been leased to the caller.
 #[cold]
 #[inline(never)]
-unsafe fn examined<T: 'static>(core: &'static Core, mut index: u32, caller: Caller) -> Option<u32> {
+unsafe fn examined<T: 'static>(core: &'static Core, mut index: u32, caller: Caller) -> Option<Lease<T>> {
     // Ends: each turn but the last takes a slot out of service, and a value that was just made is not examined.
     // SAFETY: by the contract, and as `allocate` leases the next slot to the caller.
     while !unsafe { is_fit::<T>(core, index) } {
         index = allocate::allocate(core, caller)?;
     }
-    Some(index)
+    // SAFETY: as above.
+    Some(unsafe { Lease::new(core, index) })
 }
 
 /// Whether the value of a slot that the caller has just leased may be handed out; a bad one is replaced. If it cannot be,
