@@ -276,3 +276,37 @@ fn a_factory_that_fails_for_a_while() -> Outcome {
     assert_eq!(tier.snapshot().free, 4);
     Ok(())
 }
+
+/// A pin that stands for too long is reported once, with its thread; one that is taken anew all the time is not, and neither delays
+/// anything but the reuse of what was retired since.
+#[test]
+fn a_pin_that_stands_for_too_long_is_reported_with_its_thread() -> Outcome {
+    let mut time = Time::take();
+    let log = Log::default();
+    let tier: Tier<u32> =
+        Tier::builder("pinned").capacity(3).pin_limit(10 * SECOND).on_report(log.sink()).build_with(|| 0)?;
+    tier.reclaim();
+    for _ in 0..40 {
+        let _pin = tier.pin();
+        tier.reclaim();
+        time.pass(SECOND);
+    }
+    assert_eq!(log.take(), [""; 0], "each was brief");
+    let early = tier.try_allocate()?.share();
+    tier.retire(early)?;
+    assert_eq!(tier.reclaim().retired, 1);
+    let pin = tier.pin();
+    let late = tier.try_allocate()?.share();
+    tier.retire(late)?;
+    for _ in 0..60 {
+        time.pass(SECOND);
+        assert_eq!(tier.reclaim().retired, 0);
+        assert!(tier.try_allocate_many(2).is_ok(), "the others come and go");
+    }
+    let reports = log.take();
+    let name = std::thread::current().name().unwrap_or_default()[..20].to_owned();
+    assert!(reports.len() == 1 && reports[0].contains(&name), "{reports:?}");
+    drop(pin);
+    assert_eq!(tier.reclaim().retired, 1);
+    Ok(())
+}

@@ -164,3 +164,39 @@ fn shrinking_gives_memory_back_to_the_system() -> Outcome {
     }
     Ok(())
 }
+
+/// Nothing due, no wake-up: the reclaimer's thread sleeps as long as nobody needs it, and is there when somebody does.
+#[test]
+fn the_reclaimer_sleeps_while_nothing_is_due() -> Outcome {
+    if !alone("the_reclaimer_sleeps_while_nothing_is_due") {
+        return Ok(());
+    }
+    let tier: Tier<u64> = Tier::builder("quiet")
+        .capacity(8)
+        .reclaimer(Reclaimer::Background)
+        .clean(|value| *value = 0)
+        .build_with(|| 0)?;
+    let wake_ups = || -> u64 {
+        let tasks = std::fs::read_dir("/proc/self/task").unwrap().map(|task| task.unwrap().path());
+        let mut found =
+            tasks.filter(|task| std::fs::read_to_string(task.join("comm")).unwrap().starts_with("tierpool-recla"));
+        let status = std::fs::read_to_string(found.next().expect("the thread").join("status")).unwrap();
+        let line = status.lines().find(|line| line.starts_with("voluntary_ctxt_switches:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    };
+    // A thread that ticked every ten milliseconds would wake up thirty times; one that is slow to fall asleep gets more tries.
+    let sleeps = || {
+        (0..50).any(|_| {
+            let before = wake_ups();
+            std::thread::sleep(Duration::from_millis(300));
+            wake_ups() == before
+        })
+    };
+    assert!(sleeps(), "it wakes up for nothing");
+    let before = wake_ups();
+    drop(tier.try_allocate()?);
+    until("it cleans", || tier.snapshot().dirty == 0);
+    assert!(wake_ups() > before);
+    assert!(sleeps(), "it does not go back to sleep");
+    Ok(())
+}
