@@ -2,11 +2,11 @@
 
 use std::panic::Location;
 
-use crate::Lease;
 use crate::tier::allocate::Caller;
 use crate::tier::depot::Depot;
-use crate::tier::scarcity;
 use crate::tier::{Tier, attach};
+use crate::tier::{scarcity, wait};
+use crate::{Allocate, AllocateError, Lease};
 
 /// Ends the calling thread's use of all tiers, as its exit does.
 pub fn exit_thread() {
@@ -42,4 +42,14 @@ impl Hints {
         self.0.take(|_| {}, |hint| taken = Some(hint));
         taken
     }
+}
+
+/// The end of a wait that takes too long, at this moment.
+pub fn time_out<T: Send + 'static>(wait: Allocate<'_, T>) -> Result<Lease<T>, AllocateError> {
+    wait.time_out(std::time::Instant::now())
+}
+
+/// What an allocation does before it is refused, and the reclaimer in its pass: takes back the grants that are overdue.
+pub fn revoke<T: Send + 'static>(tier: &Tier<T>) {
+    wait::revoke_overdue(tier.core());
 }

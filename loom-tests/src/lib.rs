@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use loom::cell::UnsafeCell;
 use loom::thread::JoinHandle;
-use tierpool::{Lease, Tier};
+use tierpool::{Lease, Tier, TierBuilder};
 
 /// How long a model may take; `LOOM_MAX_DURATION`, in seconds, overrides.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -85,6 +85,15 @@ impl Census {
 
     /// A tier whose factory fails at the attempts (from 0) that `fails` says.
     pub fn tier_failing(&self, capacity: usize, fails: impl Fn(usize) -> bool + Send + Sync + 'static) -> Tier<Value> {
+        self.build(Tier::builder("model").capacity(capacity), fails)
+    }
+
+    /// A tier that is told more than its capacity.
+    pub fn tier_of(&self, builder: TierBuilder<Value>) -> Tier<Value> {
+        self.build(builder, |_| false)
+    }
+
+    fn build(&self, builder: TierBuilder<Value>, fails: impl Fn(usize) -> bool + Send + Sync + 'static) -> Tier<Value> {
         let (census, tools) = (self.clone(), Tools { bench: Arc::default(), ended: Arc::clone(&self.ended) });
         let factory = move || {
             tools.bench.use_it();
@@ -98,7 +107,7 @@ impl Census {
                 dropped: Arc::clone(&census.dropped),
             })
         };
-        Tier::builder("model").capacity(capacity).try_build_with(factory).unwrap()
+        builder.try_build_with(factory).unwrap()
     }
 
     /// Guarantee 4 after a close: what was made was dropped, each once, and nothing more ended than there was.
