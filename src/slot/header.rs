@@ -45,8 +45,14 @@ pub(crate) enum Note {
 const NOTE_KIND: u64 = 3;
 const NOTE_DEADLINE: u64 = 1;
 const NOTE_SHARERS: u64 = 2;
-/// One sharer.
-const SHARER: u64 = 4;
+/// One sharer, in a note of that kind.
+const SHARER: u64 = NOTE_KIND + 1;
+/// In a note of that kind: a panic has come over the value.
+const BROKEN: u64 = 1 << 63;
+/// A count of so many sharers is not believed any more…
+const MAX_SHARERS: u32 = 1 << 31;
+/// …and set to this, so far beyond that no step of the other threads leads back.
+const BEYOND_SHARERS: u32 = 3 << 30;
 
 const _: () = assert!(align_of::<Location<'static>>() as u64 > NOTE_KIND);
 
@@ -73,7 +79,7 @@ impl Note {
             // SAFETY: a note of this kind is only made of a `&'static Location`, in `bits`.
             0 => Note::Released(unsafe { &*ptr::with_exposed_provenance(bits as usize) }),
             NOTE_DEADLINE => Note::Deadline(Tick((bits >> 2) as u32)),
-            _ => Note::Sharers((bits >> 2) as u32),
+            _ => Note::Sharers(sharers(bits)),
         }
     }
 }
@@ -184,31 +190,47 @@ impl Header {
     }
 
     /// For a sharer: there is one more.
-    ///
-    /// # Panics
-    /// Ends the process if there are more than 2³¹: as with `Arc`, they must have been forgotten.
+    #[inline]
     pub(crate) fn count_sharer_in(&self) {
         // Relaxed: the new one is made from one that keeps the slot.
-        if self.note.fetch_add(SHARER, Ordering::Relaxed) >= SHARER << 31 {
-            std::process::abort();
+        if sharers(self.note.fetch_add(SHARER, Ordering::Relaxed)) >= MAX_SHARERS {
+            self.keep_for_ever();
         }
     }
 
-    /// For a sharer, which goes: true if it was the last.
-    pub(crate) fn count_sharer_out(&self) -> bool {
+    /// For a sharer, which goes. If it was the last, the slot is its own: `Some`, and whether a panic has come over the value.
+    #[inline]
+    pub(crate) fn count_sharer_out(&self) -> Option<bool> {
         // Release: pairs with the Acquire fence below; every use of the value comes before the end.
-        let last = self.note.fetch_sub(SHARER, Ordering::Release) < 2 * SHARER;
-        if last {
-            // Acquire fence: pairs with the Release of all the others.
-            fence(Ordering::Acquire);
+        let before = self.note.fetch_sub(SHARER, Ordering::Release);
+        if sharers(before) != 1 {
+            if sharers(before) >= MAX_SHARERS {
+                self.keep_for_ever();
+            }
+            return None;
         }
-        last
+        // Acquire fence: pairs with the Release of all the others.
+        fence(Ordering::Acquire);
+        Some(before & BROKEN != 0)
     }
 
-    /// For a sharer: whether it is the only one.
-    pub(crate) fn is_last_sharer(&self) -> bool {
+    /// Sharers were forgotten in a loop, and the count would come round. It is not believed any more: better to lose the slot.
+    #[cold]
+    fn keep_for_ever(&self) {
+        self.note.store(Note::Sharers(BEYOND_SHARERS).bits(), Ordering::Relaxed);
+    }
+
+    /// For a sharer: a panic has come over the value.
+    #[cold]
+    pub(crate) fn note_panic(&self) {
+        // Relaxed: read by the exchange of the same word with which the last sharer goes, which comes after this one's.
+        self.note.fetch_or(BROKEN, Ordering::Relaxed);
+    }
+
+    /// For a sharer: how many there are.
+    pub(crate) fn sharers(&self) -> u32 {
         // Acquire: pairs with the Release in `count_sharer_out`; the others' uses come before what the only one does.
-        self.note.load(Ordering::Acquire) < 2 * SHARER
+        sharers(self.note.load(Ordering::Acquire))
     }
 
     /// The tick at which whoever holds the slot allocated it; `None` if nobody does. Unguarded: for a scan of many, which
@@ -243,6 +265,11 @@ impl Header {
         }
         None
     }
+}
+
+/// How many sharers a note counts.
+fn sharers(note: u64) -> u32 {
+    (note / SHARER) as u32
 }
 
 /// The two halves of a header's stamp.

@@ -14,6 +14,7 @@ use super::backoff::Pauses;
 use super::core::{Core, Incarnation, flags};
 use super::depot::{BATCH, MAX_SLOTS};
 use super::life::{Idle, Ignore, Life, Sink};
+use super::magazine::Magazine;
 use super::notice::Report;
 use super::reclaim::{self, Reclaimer};
 use super::registry::{self, MAX_CORES, NoCore};
@@ -335,7 +336,7 @@ impl<T: Send + 'static> TierBuilder<T> {
             // SAFETY: called with a slot of this incarnation, which is one of `T`s, that the caller holds vacant.
             build: |core, index| unsafe { Payload::<T>::of(core).build(index) },
             clean: clean::clean::<T>,
-            collect: epoch::collect::<T>,
+            collect: epoch::try_collect::<T>,
             pass: reclaim::pass::<T>,
             free: values::free::<T>,
             give_back: |core, taken, site| release::give_back::<T>(core, None, taken, site),
@@ -421,10 +422,9 @@ impl<T: Send + 'static> Unopened<T> {
         core.wanted.store(0, Ordering::Relaxed);
         core.deadline.store(u64::MAX, Ordering::Relaxed);
         // Pins of the tier that lived here before can only have been forgotten.
-        core.magazines().iter().for_each(|magazine| magazine.set_pinned(0));
+        core.magazines().iter().for_each(Magazine::forget_pins);
         core.unlisted_pins.store(0, Ordering::Relaxed);
-        core.limbo.store(0, Ordering::Relaxed);
-        core.collected.store(0, Ordering::Relaxed);
+        core.limbo.clear();
         core.pass.clear();
         core.reclaimed.clear();
         core.most_held.store(0, Ordering::Relaxed);

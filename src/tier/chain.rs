@@ -65,7 +65,7 @@ impl Chain {
         let mut head = Head(self.0.load(Ordering::Relaxed));
         loop {
             links[index as usize].0.store((head.0 & INDEX_MASK) as u32, Ordering::Relaxed);
-            // Release: pairs with the Acquire in `take`, `take_all` and `head`; the link comes before its place, and
+            // Release: pairs with the Acquire in `take`, `move_to` and `head`; the link comes before its place, and
             // what was done to the slot before it was added comes before what is done after it is taken.
             match self.0.compare_exchange_weak(head.0, head.then(index + 1).0, Ordering::Release, Ordering::Relaxed) {
                 Ok(_) => return,
@@ -89,40 +89,27 @@ impl Chain {
         }
     }
 
-    /// Takes all, the last added first.
-    pub(crate) fn take_all(&self, links: &'static [Link]) -> Taken {
+    /// Moves all to `empty`, a chain without members which only the caller adds to. False if there are none.
+    pub(crate) fn move_to(&self, empty: &Chain) -> bool {
         let mut head = Head(self.0.load(Ordering::Relaxed));
-        loop {
-            if head.is_empty() {
-                return Taken { next: 0, links };
-            }
+        while !head.is_empty() {
             // Acquire: pairs with the Release in `add`; a chain's earlier members come through its later ones, since
             // each addition continues the release sequence of those before it.
             match self.0.compare_exchange_weak(head.0, head.then(0).0, Ordering::Acquire, Ordering::Relaxed) {
-                Ok(_) => return Taken { next: (head.0 & INDEX_MASK) as u32, links },
+                Ok(_) => {
+                    let there = Head(empty.0.load(Ordering::Relaxed));
+                    // Release: as in `add`.
+                    empty.0.store(there.then((head.0 & INDEX_MASK) as u32).0, Ordering::Release);
+                    return true;
+                }
                 Err(now) => head = Head(now),
             }
         }
+        false
     }
 
     /// Forgets all members: a new tier moves in.
     pub(crate) fn clear(&self) {
         self.0.store(Head(self.0.load(Ordering::Relaxed)).then(0).0, Ordering::Relaxed);
-    }
-}
-
-/// Slots taken off a chain together. Each is read before it is shown, and may then be added to a chain again.
-pub(crate) struct Taken {
-    next: u32,
-    links: &'static [Link],
-}
-
-impl Iterator for Taken {
-    type Item = u32;
-
-    fn next(&mut self) -> Option<u32> {
-        let index = self.next.checked_sub(1)?;
-        self.next = self.links[index as usize].0.load(Ordering::Relaxed);
-        Some(index)
     }
 }

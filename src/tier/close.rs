@@ -22,8 +22,10 @@ pub(crate) fn close<T: 'static>(core: &'static Core) {
     // Pairs with the light fence in every release, after its store of the word.
     core.fence.heavy();
     let woken = wait::close(core);
-    sweep::<T>(core, false);
-    rethrow(woken.err());
+    let swept = sweep::<T>(core, false);
+    // What is shared stays until it is retired; what was retired goes as soon as no pin sees it any more.
+    epoch::help(core);
+    rethrow(swept.or(woken.err()));
 }
 
 /// The last `Tier` goes: closes, and takes the detached slots too, since nobody can attach them any more.
@@ -33,12 +35,11 @@ pub(crate) fn orphan<T: 'static>(core: &'static Core) {
     core.fence.heavy();
     let _end = CountOut(core);
     let forgotten = wait::forget(core);
-    sweep::<T>(core, true);
-    rethrow(forgotten.err());
+    rethrow(sweep::<T>(core, true).or(forgotten.err()));
 }
 
 /// Waits until every slot has come back, or names who still holds some.
-pub(crate) fn wait<T: 'static>(core: &'static Core, patience: Duration) -> Result<(), CloseError> {
+pub(crate) fn wait(core: &'static Core, patience: Duration) -> Result<(), CloseError> {
     const PAUSE: Duration = Duration::from_micros(200);
     let deadline = Instant::now().checked_add(patience);
     // One stands for the caller's `Tier`. Acquire: what the releasers did comes before what follows the wait.
@@ -52,16 +53,14 @@ pub(crate) fn wait<T: 'static>(core: &'static Core, patience: Duration) -> Resul
             return Err(CloseError { tier: core.incarnation().name, holders });
         }
         // What was retired goes as soon as its pins have.
-        if epoch::is_waiting(core) {
-            core.pass.try_lock().map(|mut state| epoch::collect::<T>(core, &mut state.limbo));
-        }
+        epoch::help(core);
         std::thread::sleep(PAUSE);
     }
     Ok(())
 }
 
-/// Moves every idle slot to `Absent`. A panic in a value's `Drop` is held back until all are done.
-fn sweep<T: 'static>(core: &'static Core, orphaned: bool) {
+/// Moves every idle slot to `Absent`. The first panic in a value's `Drop` is returned, when all are done.
+fn sweep<T: 'static>(core: &'static Core, orphaned: bool) -> Option<Panic> {
     let mut panic = None;
     for (index, header) in core.headers().iter().enumerate() {
         loop {
@@ -93,7 +92,7 @@ fn sweep<T: 'static>(core: &'static Core, orphaned: bool) {
             }
         }
     }
-    rethrow(panic.or(clean::bury_all::<T>(core)));
+    panic.or(clean::bury_all::<T>(core))
 }
 
 /// A slot given back to a closed tier: `Absent`, unless the sweep or another was faster. A panic in the value's `Drop`

@@ -17,10 +17,10 @@ use super::allocate::Taken;
 use super::backoff::Backoff;
 use super::chain::{Chain, Link};
 use super::depot::Depot;
-use super::epoch::Limbo;
 use super::life::Life;
 use super::magazine::{MAX_MAGAZINES, Magazine};
 use super::pass::Pass;
+use super::pin::Blocker;
 use super::reclaim::{Ledger, Reclaimed};
 use super::report::Totals;
 use super::values::{NoValue, Panic, rethrow};
@@ -79,8 +79,8 @@ pub(crate) struct Incarnation {
     pub(crate) build: unsafe fn(&Core, u32) -> Result<(), NoValue>,
     /// Cleans a value that the caller holds: `clean::clean` for the tier's type.
     pub(crate) clean: unsafe fn(&'static Core, Taken) -> bool,
-    /// Frees what was retired: `epoch::collect` for the tier's type.
-    pub(crate) collect: unsafe fn(&'static Core, &mut Limbo) -> usize,
+    /// Frees what was retired, and keeps one for the caller if that is wanted: `epoch::try_collect` for the tier's type.
+    pub(crate) collect: unsafe fn(&'static Core, bool) -> Option<Taken>,
     /// One pass of the reclaimer: `reclaim::pass` for the tier's type.
     pub(crate) pass: unsafe fn(&'static Core, bool) -> Option<Reclaimed>,
     /// Frees `payload`, `values` and `life` when the last value is gone.
@@ -134,12 +134,14 @@ pub(crate) struct Core {
     magazines_used: AtomicUsize,
 
     pub(crate) depot: Depot,
-    /// The links of the two chains: a slot is in one of them at most.
+    /// The links of the three chains: a slot is in one of them at most.
     pub(crate) links: &'static [Link],
     /// Slots that are `Dirty`.
     pub(crate) dirty: Chain,
     /// Slots that are `Retired`, and that no pass has taken on yet.
     pub(crate) retired: Chain,
+    /// Those that a pass has taken on.
+    pub(crate) limbo: Chain,
     /// Who waits for a slot.
     pub(crate) waiting: CachePadded<Waiting>,
     /// At least the number of slots that are `Counted`; see [`scarcity`](super::scarcity).
@@ -165,10 +167,8 @@ pub(crate) struct Core {
     pub(crate) due: AtomicU64,
     /// Pins of threads that have no magazine.
     pub(crate) unlisted_pins: AtomicU64,
-    /// Not 0 while retired slots wait for pins, in the hands of the passes.
-    pub(crate) limbo: AtomicU32,
-    /// The tick from which on an allocation may try again to free them.
-    pub(crate) collected: AtomicU64,
+    /// Whose pin was in the way of retired slots when a pass last looked.
+    pub(crate) blocker: Blocker,
     /// The reclaimer's passes over the tier.
     pub(crate) pass: Pass,
     /// What passes have done for the tier.
@@ -214,6 +214,7 @@ impl Core {
             links: zeroed_slice(slots)?,
             dirty: Chain::new(),
             retired: Chain::new(),
+            limbo: Chain::new(),
             waiting: CachePadded::new(Waiting::new()),
             count: CachePadded::new(AtomicI64::new(0)),
             live: CachePadded::new(AtomicUsize::new(0)),
@@ -227,8 +228,7 @@ impl Core {
             deadline: AtomicU64::new(u64::MAX),
             due: AtomicU64::new(u64::MAX),
             unlisted_pins: AtomicU64::new(0),
-            limbo: AtomicU32::new(0),
-            collected: AtomicU64::new(0),
+            blocker: Blocker::new(),
             pass: Pass::new(),
             reclaimed: Ledger::new(),
             unserved: Unserved {

@@ -4,15 +4,14 @@ use super::allocate::{Caller, Taken};
 use super::core::Core;
 use super::{clean, epoch, grow, rebuild};
 
-/// Makes one slot and leases it to the caller, if there is one to be cleaned, built or rebuilt.
+/// Makes one slot and leases it to the caller, if there is one to be cleaned, built or rebuilt, or retired and seen by nobody.
 pub(crate) fn one(core: &'static Core, caller: &Caller) -> Option<Taken> {
     Some(lease(core, make(core)?, caller))
 }
 
 /// Makes one slot, in maintenance.
 pub(crate) fn make(core: &'static Core) -> Option<Taken> {
-    epoch::help(core);
-    clean::one(core).or_else(|| grow::one(core)).or_else(|| rebuild::one(core))
+    clean::one(core).or_else(|| epoch::one(core)).or_else(|| grow::one(core)).or_else(|| rebuild::one(core))
 }
 
 /// Leases a slot in maintenance to the caller.

@@ -37,7 +37,7 @@ pub struct Lease<T: 'static> {
 }
 
 /// Set if the thread was panicking when the lease was made; kept only if the tier watches panics.
-const BORN_IN_PANIC: u64 = 1 << 32;
+pub(super) const BORN_IN_PANIC: u64 = 1 << 32;
 
 // Two words travel in registers. With the state word as a third, a lease would be copied through memory, 16 bytes at a
 // time, right after it was written 8 bytes at a time: some 5 ns of failed store forwarding at each move. The word is read
@@ -120,6 +120,11 @@ impl<T: 'static> Lease<T> {
     pub(crate) fn release_to(self, magazine: &Magazine, site: Site) {
         let lease = ManuallyDrop::new(self);
         release::release_to::<T>(lease.core, magazine, lease.returned(Some(site)));
+    }
+
+    /// The slot's index, and above it [`BORN_IN_PANIC`] or nothing.
+    pub(super) fn place(&self) -> u64 {
+        self.place
     }
 
     /// Ends the lease, and leaves the slot to the caller.

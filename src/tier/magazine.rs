@@ -12,6 +12,7 @@
 
 use super::core::Core;
 use super::depot::BATCH;
+use super::pin::Pins;
 use crate::slot::word::{State, Word};
 use crate::sync::arena::Zeroed;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
@@ -62,8 +63,8 @@ pub(crate) struct Magazine {
     refused: AtomicU64,
     /// Not 0 while a bulk release is in flight, whose slots have no marks of their own.
     bulk: AtomicU32,
-    /// The epoch of the owner's pin and how many are nested in it; 0 if there is none. See [`epoch`](super::epoch).
-    pinned: AtomicU64,
+    /// The owner's pins.
+    pub(crate) pins: Pins,
     entries: [Entry; MAGAZINE],
 }
 
@@ -80,7 +81,7 @@ unsafe impl Zeroed for Magazine {
             moved: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             bulk: AtomicU32::new(0),
-            pinned: AtomicU64::new(0),
+            pins: Pins::none(),
             entries: std::array::from_fn(|_| Entry { word: AtomicU64::new(0), index: AtomicU64::new(0) }),
         }
     }
@@ -243,16 +244,26 @@ impl Magazine {
             && self.owner.compare_exchange(0, owner, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 
-    /// The owner goes: its hints to the depot, the magazine to whoever wants it.
+    /// The owner goes: its hints to the depot, the magazine to whoever wants it, or to the pins that still stand.
     pub(crate) fn leave(&self, core: &Core) {
         while self.len() > 0 {
             self.flush(core);
         }
-        // A pin may still stand, forgotten or kept by a thread-local that goes later, and protect what other threads read: then
-        // the magazine stays as it is, and nobody gets it any more.
-        if self.pinned(Ordering::Relaxed) == 0 {
-            // Release: pairs with the Acquire in `adopt`.
-            self.owner.store(0, Ordering::Release);
+        if !self.pins.leave() {
+            self.give_up();
+        }
+    }
+
+    /// For the owner, or whoever comes after it: the magazine is nobody's.
+    pub(crate) fn give_up(&self) {
+        // Release: pairs with the Acquire in `adopt`.
+        self.owner.store(0, Ordering::Release);
+    }
+
+    /// A new tier moves in, of which nobody has a pin yet.
+    pub(crate) fn forget_pins(&self) {
+        if self.pins.forget() {
+            self.give_up();
         }
     }
 
@@ -260,20 +271,6 @@ impl Magazine {
     #[inline(always)]
     pub(crate) fn owner(&self) -> u32 {
         self.owner.load(Ordering::Relaxed)
-    }
-
-    /// The owner's pin.
-    #[inline(always)]
-    pub(crate) fn pinned(&self, ordering: Ordering) -> u64 {
-        self.pinned.load(ordering)
-    }
-
-    /// The owner's pin begins, ends, or has another nested in it.
-    #[inline(always)]
-    pub(crate) fn set_pinned(&self, pinned: u64) {
-        // Release: pairs with the Acquire in `epoch::is_over`; whoever sees a pin gone, or another in its place, comes after
-        // what was read under it.
-        self.pinned.store(pinned, Ordering::Release);
     }
 
     /// A bulk release begins or ends.

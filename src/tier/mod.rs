@@ -38,6 +38,7 @@ pub(crate) mod local;
 pub(crate) mod magazine;
 pub(crate) mod notice;
 pub(crate) mod pass;
+pub(crate) mod pin;
 pub(crate) mod rebuild;
 pub(crate) mod reclaim;
 pub(crate) mod registry;
@@ -60,9 +61,9 @@ use self::allocate::Caller;
 use self::builder::TierBuilder;
 use self::bulk::Leases;
 use self::core::Core;
-use self::epoch::Pin;
 use self::lease::Lease;
 use self::local::Local;
+use self::pin::Pin;
 use self::reclaim::Reclaimed;
 use self::report::{Holder, Snapshot};
 use self::values::{InOut, Payload};
@@ -226,11 +227,12 @@ impl<T: Send + 'static> Tier<T> {
     /// # Panics
     /// If the pin is of another tier: it would not protect the value.
     #[inline(always)]
+    #[track_caller]
     pub fn read<'pin>(&self, handle: Handle, pin: &'pin Pin<'_, T>) -> Option<&'pin T>
     where
         T: Sync,
     {
-        assert!(pin.is_of(self.core), "`Tier::read`: the pin is of another tier; take one with this tier's `pin`");
+        pin.assert_is_of(self.core);
         // SAFETY: the core is that of a `Tier<T>`. The slot is shared, so its value is there and nobody writes it; once it is
         // retired, that stays so until the pin is gone (see `epoch`).
         epoch::is_readable(self.core, handle).then(|| unsafe { &*Payload::<T>::of(self.core).slot(handle.index()) })
@@ -269,7 +271,7 @@ impl<T: Send + 'static> Tier<T> {
     /// As [`close`](Self::close).
     pub fn close_and_wait(&self, patience: Duration) -> Result<(), CloseError> {
         self.close();
-        close::wait::<T>(self.core, patience)
+        close::wait(self.core, patience)
     }
 
     /// Makes a pass of the reclaimer now: frees what was retired, cleans what is dirty, releases what has expired, replaces and

@@ -9,7 +9,7 @@ use std::sync::Once;
 
 use super::core::Core;
 use super::reclaim::Timetable;
-use super::{epoch, leaks};
+use super::{epoch, leaks, pin};
 use crate::sync::{AtomicU64, AtomicUsize, Ordering, yield_now};
 
 /// How many forks lie between the first process and this one; counted once [`watch_forks`] was called.
@@ -18,8 +18,10 @@ static FORKS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0
 /// What passes remember.
 #[derive(Default)]
 pub(crate) struct PassState {
-    /// What was retired, and which pins stand.
+    /// Whether what was retired is sealed.
     pub(crate) limbo: epoch::Limbo,
+    /// Who has had a pin for too long.
+    pub(crate) pins: pin::Watch,
     /// Who has held a slot for too long.
     pub(crate) watch: leaks::Watch,
     /// What is due when.

@@ -7,10 +7,11 @@
 use std::time::{Duration, Instant};
 
 use super::core::Core;
+use super::epoch::Limbo;
 use super::life::Idle;
 use super::pass::PassState;
 use super::values::{Ages, Payload};
-use super::{background, clean, epoch, expire, grow, leaks, rebuild, turnover, wait};
+use super::{background, clean, epoch, expire, grow, leaks, pin, rebuild, turnover, wait};
 use crate::clock;
 use crate::sync::{AtomicU64, Ordering};
 
@@ -119,7 +120,7 @@ pub(crate) unsafe fn pass<T: 'static>(core: &'static Core, thorough: bool) -> Op
     let mut state = core.pass.try_lock()?;
     clock::tick();
     let retired = epoch::collect::<T>(core, &mut state.limbo);
-    let PassState { limbo, watch, timetable } = &mut *state;
+    let PassState { limbo, pins, watch, timetable } = &mut *state;
     let life = core.life();
     // SAFETY: by the contract.
     let payload = unsafe { Payload::<T>::of(core) };
@@ -139,17 +140,17 @@ pub(crate) unsafe fn pass<T: 'static>(core: &'static Core, thorough: bool) -> Op
         })),
         added: count(grow::ahead::<T>(core)),
     };
-    when_due(&mut timetable.pins, thorough, life.pin_limit.map(epoch::pause), || epoch::watch(core, limbo));
+    when_due(&mut timetable.pins, thorough, life.pin_limit.map(pin::pause), || pin::watch(core, pins));
     wait::revoke_overdue(core);
     core.reclaimed.add(done);
-    let next = next_due(core, timetable);
+    let next = next_due(core, timetable, limbo);
     drop(state);
     background::kick(core, next);
     Some(done)
 }
 
 /// When the next pass is due, if nothing new happens: a tick, or `u64::MAX`.
-fn next_due(core: &Core, timetable: &Timetable) -> u64 {
+fn next_due(core: &Core, timetable: &Timetable, limbo: &Limbo) -> u64 {
     let when = |wanted: bool, due: u64| if wanted { due } else { u64::MAX };
     let Timetable { expiry, ages, idleness, leaks, pins } = *timetable;
     [
@@ -161,7 +162,8 @@ fn next_due(core: &Core, timetable: &Timetable) -> u64 {
         wait::next_overdue(core),
         when(core.quarantined.load(Ordering::Relaxed) > 0, core.rebuilding.due()),
         when(core.wanted.load(Ordering::Relaxed) > 0, core.growing.due()),
-        when(!core.dirty.head().is_empty() || epoch::is_waiting(core), clock::ticks() + 1),
+        when(!core.dirty.head().is_empty(), clock::ticks() + 1),
+        epoch::next_due(core, limbo),
     ]
     .into_iter()
     .min()
