@@ -12,7 +12,8 @@ use crate::subject::{Able, Kind, Subject};
 
 const ABLE: Able = Able { several: true, refuse: true, shared: true };
 
-fn tier<T: Payload, const CAP: usize>() -> Tier<T> {
+/// A tier of `CAP` payloads with nothing special about it.
+pub fn tier<T: Payload, const CAP: usize>() -> Tier<T> {
     Tier::builder("compare").capacity(CAP).build_with(T::fresh).expect("a tier of a known capacity")
 }
 

@@ -4,6 +4,7 @@
 //! free slots of another's shard.
 
 use std::marker::PhantomData;
+use std::ops::{Deref, DerefMut};
 
 use ::sharded_slab::{Clear, Config, Pool};
 
@@ -20,6 +21,22 @@ impl<const CAP: usize> Config for OnePage<CAP> {
 
 /// A payload that needs no clearing.
 pub struct Kept<T>(T);
+
+impl<T> Deref for Kept<T> {
+    type Target = T;
+
+    #[inline(always)]
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T> DerefMut for Kept<T> {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.0
+    }
+}
 
 impl<T: Payload> Default for Kept<T> {
     fn default() -> Self {

@@ -8,6 +8,7 @@ pub mod handoff;
 pub mod hold;
 pub mod memory;
 pub mod pair;
+pub mod read;
 pub mod refuse;
 pub mod steal;
 pub mod tail;
@@ -44,7 +45,7 @@ const fn batches(name: &'static str, threads: usize, fill: fn(&mut Cast)) -> Wor
 }
 
 /// All workloads.
-pub static ALL: [Workload; 18] = [
+pub static ALL: [Workload; 20] = [
     batches("floor", 1, floor::fill),
     batches("pair-64", 1, pair::alone::<64, CAPACITY>),
     batches("pair-64", 2, pair::together::<64, CAPACITY>),
@@ -56,6 +57,8 @@ pub static ALL: [Workload; 18] = [
     batches("hold", 2, hold::together),
     batches("handoff", 2, handoff::fill),
     batches("burst", 1, burst::fill),
+    batches("read", 1, read::alone),
+    batches("read", 2, read::together),
     batches("refuse", 1, refuse::fill),
     batches("steal", 2, steal::fill::<{ steal::HALF }>),
     batches("steal-one", 2, steal::fill::<1>),
