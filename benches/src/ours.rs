@@ -1,14 +1,18 @@
-//! tierpool itself: a tier by this thread's magazine, and by an explicit one ([`Tier::local`]).
+//! tierpool itself: a tier by this thread's magazine, by an explicit one ([`Tier::local`]), and with a reclaimer that watches it.
 //!
-//! The third form, with the portable fence in the place of membarrier, is [`Tierpool`] in a process of its own: the fence
+//! The fourth form, with the portable fence in the place of membarrier, is [`Tierpool`] in a process of its own: the fence
 //! is chosen once a process.
 
 use std::hint::black_box;
+use std::time::Duration;
 
-use tierpool::{AllocateError, Lease, Local, Tier};
+use tierpool::{AllocateError, Lease, Local, Reclaimer, Tier};
 
 use crate::payload::Payload;
 use crate::subject::{Able, Kind, Subject};
+
+/// How long a slot of [`Watched`] may be held before it is reported. What a program would take; a pass comes eight times as often.
+const LEAK_AFTER: Duration = Duration::from_secs(1);
 
 const ABLE: Able = Able { several: true, refuse: true, shared: true };
 
@@ -42,6 +46,50 @@ impl<T: Payload, const CAP: usize> Subject for Tierpool<T, CAP> {
 
     fn build() -> Self {
         Self(tier::<T, CAP>())
+    }
+
+    fn hand(&self) -> Self::Hand<'_> {
+        &self.0
+    }
+
+    #[inline(always)]
+    fn allocate<'a>(hand: &mut Self::Hand<'a>) -> Option<Self::Held<'a>> {
+        looked_at(hand.try_allocate())
+    }
+
+    #[inline(always)]
+    fn touch<'a>(held: &mut Self::Held<'a>) {
+        held.touch();
+    }
+
+    fn byte<'a>(_: &Self::Hand<'a>, held: &Self::Held<'a>) -> u8 {
+        held.byte()
+    }
+
+    #[inline(always)]
+    fn release<'a>(_: &mut Self::Hand<'a>, held: Self::Held<'a>) {
+        drop(held);
+    }
+
+    fn overhead(&self) -> Option<usize> {
+        Some(self.0.overhead_bytes())
+    }
+}
+
+/// A tier of `CAP` payloads with the background reclaimer, which looks for leaks eight times a second.
+pub struct Watched<T: Payload, const CAP: usize>(Tier<T>);
+
+impl<T: Payload, const CAP: usize> Subject for Watched<T, CAP> {
+    const NAME: &'static str = "tierpool+reclaimer";
+    const KIND: Kind = Kind::Ours;
+    const ABLE: Able = ABLE;
+
+    type Hand<'a> = &'a Tier<T>;
+    type Held<'a> = Lease<T>;
+
+    fn build() -> Self {
+        let tier = Tier::builder("watched").capacity(CAP).reclaimer(Reclaimer::Background).leak_after(LEAK_AFTER);
+        Self(tier.build_with(T::fresh).expect("a tier of a known capacity"))
     }
 
     fn hand(&self) -> Self::Hand<'_> {

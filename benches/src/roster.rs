@@ -5,7 +5,7 @@ use std::alloc::System;
 use mimalloc::MiMalloc;
 use tikv_jemallocator::Jemalloc;
 
-use crate::ours::{Magazine, Tierpool};
+use crate::ours::{Magazine, Tierpool, Watched};
 use crate::payload::Payload;
 use crate::peers::deadpool::Deadpool;
 use crate::peers::heap::Heap;
@@ -26,6 +26,7 @@ pub trait Visit {
 pub fn each<T: Payload, const CAP: usize>(visit: &mut impl Visit) {
     visit.visit::<Tierpool<T, CAP>>();
     visit.visit::<Magazine<T, CAP>>();
+    visit.visit::<Watched<T, CAP>>();
     visit.visit::<LockfreeObjectPool<T, CAP>>();
     visit.visit::<ShardedSlab<T, CAP>>();
     visit.visit::<ObjectPool<T, CAP>>();

@@ -6,7 +6,7 @@ use std::{env, panic, process};
 
 use tierpool_benches::machine::counting::Counting;
 use tierpool_benches::machine::{cores, ticker, ticks};
-use tierpool_benches::ours::{Magazine, Tierpool};
+use tierpool_benches::ours::{Magazine, Tierpool, Watched};
 use tierpool_benches::payload::Bytes;
 use tierpool_benches::report::row::{self, Row};
 use tierpool_benches::report::{bars, json, table};
@@ -233,6 +233,7 @@ fn add_heap_allocations(rows: &mut [Row]) {
         let count = match row.subject {
             "tierpool" => refuse::heap_allocations::<Tierpool<Bytes<64>, CAPACITY>>(),
             "tierpool-local" => refuse::heap_allocations::<Magazine<Bytes<64>, CAPACITY>>(),
+            "tierpool+reclaimer" => refuse::heap_allocations::<Watched<Bytes<64>, CAPACITY>>(),
             _ => continue,
         };
         row.extras.push(("heap_allocations", count as f64));
@@ -243,7 +244,7 @@ fn add_heap_allocations(rows: &mut [Row]) {
 fn weighed(workload: &Workload) -> Vec<Row> {
     let mut rows = Vec::new();
     let mut subjects: Vec<_> = memory::subjects().into_iter().map(|(name, kind)| (name, name, kind, &[][..])).collect();
-    subjects.insert(2, (FALLBACK, "tierpool", Kind::Ours, &[("TIERPOOL_FENCE", "fallback")]));
+    subjects.insert(3, (FALLBACK, "tierpool", Kind::Ours, &[("TIERPOOL_FENCE", "fallback")]));
     for (name, subject, kind, variables) in subjects {
         progress(&format!("{}: {name}", workload.name));
         let Some(weight) = memory::weigh_apart(subject, variables) else { continue };

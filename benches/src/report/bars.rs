@@ -6,10 +6,10 @@ use crate::subject::Kind;
 use crate::workload::tail::CONTROL;
 
 /// One bar.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Bar {
     /// What is measured.
-    pub what: &'static str,
+    pub what: String,
     /// What it came to; none if its workload was not run, or no peer can do it.
     pub value: Option<f64>,
     /// The most that it may come to.
@@ -23,50 +23,94 @@ impl Bar {
     }
 }
 
-/// All bars. (The portable fence has none: it is shown in every workload as [`FALLBACK`].)
+/// All bars, from the rows of one run. (The portable fence has none: it is shown in every workload as [`FALLBACK`].)
 pub fn all(rows: &[Row]) -> Vec<Bar> {
-    let row = |workload: &str, threads, subject: &str| {
-        rows.iter().find(|row| row.workload == workload && row.threads == threads && row.subject == subject)
-    };
-    let ours = |workload: &str, threads| row(workload, threads, "tierpool");
+    debug_assert!(rows.iter().all(|row| row.subject != FALLBACK || row.kind == Kind::Ours));
+    let rows = Rows(rows);
+    let mut bars = core("", "tierpool", rows);
+    bars.extend(special(rows));
+    bars.extend(core("with the reclaimer: ", "tierpool+reclaimer", rows));
+    bars.extend(read(rows));
+    bars
+}
+
+/// The rows of one run, by name.
+#[derive(Clone, Copy)]
+struct Rows<'a>(&'a [Row]);
+
+impl<'a> Rows<'a> {
+    fn get(self, workload: &str, threads: usize, subject: &str) -> Option<&'a Row> {
+        self.0.iter().find(|row| row.workload == workload && row.threads == threads && row.subject == subject)
+    }
+
+    fn extra(self, workload: &str, threads: usize, subject: &str, extra: &str) -> Option<f64> {
+        self.get(workload, threads, subject)?.extra(extra)
+    }
+}
+
+fn over(one: Option<&Row>, other: Option<&Row>) -> Option<f64> {
+    Some(one?.median / other?.median)
+}
+
+fn bar(what: &str, limit: f64, value: Option<f64>) -> Bar {
+    Bar { what: what.into(), limit, value: value.filter(|value| value.is_finite()) }
+}
+
+/// What each form of a tier should reach: allocating and releasing.
+fn core(prefix: &str, subject: &str, rows: Rows) -> Vec<Bar> {
+    let ours = |workload, threads| rows.get(workload, threads, subject);
     let pool = |workload, threads| Some(ours(workload, threads)?.ratios.pool);
     let allocator = |workload, threads| Some(ours(workload, threads)?.ratios.allocator);
-    let adds = |subject| Some(row("pair-4096", 1, subject)?.ratios.atomic_add);
-    let over = |one: Option<&Row>, other: Option<&Row>| Some(one?.median / other?.median);
-    let slowest = |subject| row("tail", 1, subject)?.extra("ns_p99_99");
-
-    debug_assert!(rows.iter().all(|row| row.subject != FALLBACK || row.kind == Kind::Ours));
-    let bar = |what, limit, value: Option<f64>| Bar { what, limit, value: value.filter(|value| value.is_finite()) };
+    let extra = |workload, threads, name| ours(workload, threads)?.extra(name);
+    let slowest = |subject| rows.extra("tail", 1, subject, "ns_p99_99");
+    let bar = |what: &str, limit, value| bar(&format!("{prefix}{what}"), limit, value);
     vec![
-        bar("pair-4096, 1 thread: tierpool / best pool", 0.75, pool("pair-4096", 1)),
-        bar("pair-4096, 1 thread: tierpool / atomic add", 2.2, adds("tierpool")),
-        bar("pair-4096, 1 thread: tierpool-local / atomic add", 1.8, adds("tierpool-local")),
-        bar("pair-4096, 2 threads: tierpool / best pool", 0.30, pool("pair-4096", 2)),
-        bar("pair-4096: tierpool, 2 threads / 1 thread", 1.15, over(ours("pair-4096", 2), ours("pair-4096", 1))),
-        bar("handoff: tierpool / best pool", 0.40, pool("handoff", 2)),
-        bar("handoff: tierpool / best allocator", 0.60, allocator("handoff", 2)),
-        bar("hold, 1 thread: tierpool / best pool", 0.70, pool("hold", 1)),
-        bar("burst: tierpool / best pool", 0.70, pool("burst", 1)),
-        bar("burst: in bulk / one by one", 0.50, over(row("burst", 1, "tierpool-bulk"), ours("burst", 1))),
-        bar("refuse: tierpool / best pool", 1.0, pool("refuse", 1)),
-        bar(
-            "refuse: heap allocations in 10,000 refusals",
-            0.0,
-            ours("refuse", 1).and_then(|row| row.extra("heap_allocations")),
-        ),
+        bar("pair-4096, 1 thread / best pool", 0.75, pool("pair-4096", 1)),
+        bar("pair-4096, 1 thread / atomic add", 2.2, ours("pair-4096", 1).map(|row| row.ratios.atomic_add)),
+        bar("pair-4096, 2 threads / best pool", 0.30, pool("pair-4096", 2)),
+        bar("pair-4096: 2 threads / 1 thread", 1.15, over(ours("pair-4096", 2), ours("pair-4096", 1))),
+        bar("handoff / best pool", 0.40, pool("handoff", 2)),
+        bar("handoff / best allocator", 0.60, allocator("handoff", 2)),
+        bar("hold, 1 thread / best pool", 0.70, pool("hold", 1)),
+        bar("burst / best pool", 0.70, pool("burst", 1)),
+        bar("refuse / best pool", 1.0, pool("refuse", 1)),
+        bar("refuse: heap allocations in 10,000 refusals", 0.0, extra("refuse", 1, "heap_allocations")),
         bar("steal: ns a slot", 150.0, ours("steal", 2).map(|row| row.median)),
-        bar("pair-1048576 / pair-4096, tierpool, 1 thread", 1.1, over(ours("pair-1048576", 1), ours("pair-4096", 1))),
-        bar("pair-1048576, 1 thread: tierpool / best allocator", 0.40, allocator("pair-1048576", 1)),
+        bar("pair-1048576 / pair-4096, 1 thread", 1.1, over(ours("pair-1048576", 1), ours("pair-4096", 1))),
+        bar("pair-1048576, 1 thread / best allocator", 0.40, allocator("pair-1048576", 1)),
         bar(
             "memory: MB beside the payload, 1,000,000 slots",
             50.0,
-            ours("memory", 1).and_then(|row| Some(row.extra("bytes")? / 1e6)),
+            extra("memory", 1, "bytes").map(|bytes| bytes / 1e6),
         ),
         bar(
             "tail: ns of p99.99 beyond the control's",
             1000.0,
-            slowest("tierpool").and_then(|ours| Some(ours - slowest(CONTROL)?)),
+            slowest(subject).and_then(|ours| Some(ours - slowest(CONTROL)?)),
         ),
+    ]
+}
+
+/// What an explicit magazine and the bulk forms should reach.
+fn special(rows: Rows) -> Vec<Bar> {
+    let ours = |subject| rows.get("burst", 1, subject);
+    let local = rows.get("pair-4096", 1, "tierpool-local");
+    vec![
+        bar("pair-4096, 1 thread: local / atomic add", 1.8, local.map(|row| row.ratios.atomic_add)),
+        bar("burst: in bulk / one by one", 0.50, over(ours("tierpool-bulk"), ours("tierpool"))),
+    ]
+}
+
+/// What reading a shared value should cost.
+fn read(rows: Rows) -> Vec<Bar> {
+    let row = |threads, subject| rows.get("read", threads, subject);
+    let against = |threads, peer| over(row(threads, "tierpool"), row(threads, peer));
+    vec![
+        bar("read, 1 thread: pin and read / atomic add", 2.5, row(1, "tierpool").map(|row| row.ratios.atomic_add)),
+        bar("read, 1 thread / sharded-slab", 1.0, against(1, "sharded-slab")),
+        bar("read, 1 thread / crossbeam-epoch", 1.0, against(1, "crossbeam-epoch")),
+        bar("read, 2 threads / sharded-slab", 1.0, against(2, "sharded-slab")),
+        bar("read, 2 threads / crossbeam-epoch", 1.0, against(2, "crossbeam-epoch")),
     ]
 }
 

@@ -51,7 +51,7 @@ pub fn bars(bars: &[Bar]) -> String {
             None => "not run",
         };
         let measured = number(bar.value.unwrap_or(f64::NAN));
-        table.add_row([bar.what, &measured, &number(bar.limit), verdict]);
+        table.add_row([&*bar.what, &measured, &number(bar.limit), verdict]);
     }
     for column in [1, 2] {
         align_one(&mut table, column);
