@@ -256,6 +256,12 @@ pub enum GrowError {
         /// The tier's name.
         tier: &'static str,
     },
+    /// The call comes out of a pass of the reclaimer: from a factory, a report, a value's `Drop`. There is one at a time.
+    #[error("tier {tier:?} cannot grow from inside a pass of the reclaimer; call `grow_to` from elsewhere")]
+    InPass {
+        /// The tier's name.
+        tier: &'static str,
+    },
     /// The system has no memory for more payload: a limit of the process, its container, or the machine.
     #[error("no memory for tier {tier:?} to grow beyond {slots} slots: {source}")]
     OutOfMemory {

@@ -310,3 +310,46 @@ fn a_pin_that_stands_for_too_long_is_reported_with_its_thread() -> Outcome {
     assert_eq!(tier.reclaim().retired, 1);
     Ok(())
 }
+
+/// Replacing a value that is too old is no use of it: idle ones still go.
+#[test]
+fn values_that_are_replaced_are_still_idle() -> Outcome {
+    let mut time = Time::take();
+    let tier: Tier<u64> = Tier::builder("idle")
+        .min_capacity(1)
+        .capacity(64)
+        .idle_timeout(40 * SECOND)
+        .max_age(20 * SECOND)
+        .build_with(|| 0)?;
+    tier.grow_to(64)?;
+    for _ in 0..100 {
+        time.pass(SECOND);
+        tier.reclaim();
+    }
+    assert_eq!(tier.snapshot().slots(), 1);
+    Ok(())
+}
+
+/// A panic that a pass comes in the middle of has nothing to do with the values that it releases.
+#[test]
+fn a_pass_during_a_panic_discards_nothing() -> Outcome {
+    let mut time = Time::take();
+    let tier: Tier<u32> = Tier::builder("careful").capacity(1).discard_on_panic().build_with(|| 0)?;
+    let mut lease = tier.try_allocate()?;
+    *lease = 42;
+    lease.detach_for(SECOND);
+    time.pass(3 * SECOND);
+    struct Reclaiming(Tier<u32>);
+    impl Drop for Reclaiming {
+        fn drop(&mut self) {
+            assert_eq!(self.0.reclaim().expired, 1);
+        }
+    }
+    let guard = Reclaiming(tier.clone());
+    let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
+        let _guard = guard;
+        panic!("something else");
+    }));
+    assert_eq!(*tier.try_allocate()?, 42);
+    Ok(())
+}

@@ -313,3 +313,149 @@ fn tiers_are_dropped_in_the_middle_of_passes() -> Outcome {
     }
     Ok(())
 }
+
+/// The program's code in a pass may call back into the tier; what would have to wait for that very pass says so.
+#[test]
+fn a_callback_of_a_pass_may_use_the_tier_and_cannot_wait_for_the_pass() -> Outcome {
+    let slot: Arc<std::sync::OnceLock<Tier<u32>>> = Arc::default();
+    let (inner, asked) = (slot.clone(), Arc::new(AtomicUsize::new(0)));
+    let count = asked.clone();
+    let tier: Tier<u32> = Tier::builder("reentrant")
+        .min_capacity(2)
+        .capacity(8)
+        .clean(move |value| {
+            *value = 0;
+            if let Some(tier) = inner.get()
+                && count.fetch_add(1, Ordering::Relaxed) < 3
+            {
+                assert!(matches!(tier.grow_to(8), Err(GrowError::InPass { .. })));
+                assert_eq!(tier.shrink_to(2), tier.snapshot().slots());
+                assert_eq!(tier.reclaim(), tierpool::Reclaimed::default(), "one pass at a time");
+                drop(tier.try_allocate());
+            }
+        })
+        .build_with(|| 0)?;
+    slot.get_or_init(|| tier.clone());
+    drop(tier.try_allocate()?);
+    tier.reclaim();
+    assert!(asked.load(Ordering::Relaxed) > 0);
+    tier.grow_to(8)?;
+    tier.close();
+    Ok(())
+}
+
+/// A pass ends although others make slots dirty as fast as it cleans.
+#[test]
+fn a_pass_ends_under_traffic() -> Outcome {
+    let tier: Tier<u32> = Tier::builder("busy")
+        .capacity(4)
+        .clean(|_| {
+            let start = std::time::Instant::now();
+            while start.elapsed() < Duration::from_micros(5) {}
+        })
+        .build_with(|| 0)?;
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                drop(tier.try_allocate());
+            }
+        });
+        // Without a bound, none of these would return before the other thread stops, which it does after the last.
+        for _ in 0..50 {
+            tier.reclaim();
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    Ok(())
+}
+
+/// An error of the factory that panics when it is dropped costs nothing but its own memory.
+#[test]
+fn an_error_that_panics_when_it_is_dropped() -> Outcome {
+    #[derive(Debug)]
+    struct Spiteful;
+    impl std::fmt::Display for Spiteful {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("spite")
+        }
+    }
+    impl std::error::Error for Spiteful {}
+    impl Drop for Spiteful {
+        fn drop(&mut self) {
+            panic!("out of spite");
+        }
+    }
+    let fails = Arc::new(AtomicBool::new(false));
+    let failing = fails.clone();
+    let tier: Tier<u32> = Tier::builder("spiteful")
+        .capacity(1)
+        .rebuild_backoff(Duration::ZERO, Duration::ZERO)
+        .try_build_with(move || if failing.load(Ordering::Relaxed) { Err(Spiteful) } else { Ok(1) })?;
+    fails.store(true, Ordering::Relaxed);
+    tier.try_allocate()?.discard();
+    assert_eq!(tier.snapshot().quarantined, 1);
+    for _ in 0..10 {
+        assert!(tier.try_allocate().is_err());
+        tier.reclaim();
+    }
+    fails.store(false, Ordering::Relaxed);
+    let start = std::time::Instant::now();
+    while tier.try_allocate().is_err() {
+        assert!(start.elapsed() < Duration::from_secs(30));
+    }
+    tier.close_and_wait(Duration::ZERO)?;
+    Ok(())
+}
+
+/// Background tiers that follow each other in one control block are all looked after, however brief the ones before were.
+#[test]
+fn every_background_tier_is_served() -> Outcome {
+    for round in 0..30 {
+        for reclaimer in [Reclaimer::Background, Reclaimer::Manual] {
+            drop(Tier::<u64>::builder("brief").capacity(700).reclaimer(reclaimer).build_with(|| 0)?);
+        }
+        let tier: Tier<u64> = Tier::builder("kept")
+            .capacity(700)
+            .reclaimer(Reclaimer::Background)
+            .clean(|value| *value = 0)
+            .build_with(|| 0)?;
+        drop(tier.try_allocate()?);
+        let start = std::time::Instant::now();
+        while tier.snapshot().dirty > 0 {
+            assert!(start.elapsed() < Duration::from_secs(20), "round {round}: nobody looks after it");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    Ok(())
+}
+
+/// A waiter that comes while the last free slot is being removed gets another built.
+#[test]
+fn a_waiter_is_served_although_a_slot_is_just_being_removed() -> Outcome {
+    struct Slow(Arc<AtomicBool>);
+    impl Drop for Slow {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::SeqCst);
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+    let dropping = Arc::new(AtomicBool::new(false));
+    let flag = dropping.clone();
+    let tier: Tier<Slow> = Tier::builder("slow")
+        .min_capacity(1)
+        .capacity(2)
+        .reclaimer(Reclaimer::Background)
+        .build_with(move || Slow(flag.clone()))?;
+    let _held = tier.try_allocate()?;
+    drop(tier.try_allocate()?);
+    std::thread::scope(|scope| {
+        scope.spawn(|| tier.shrink_to(1));
+        while !dropping.load(Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
+        // For ever, if nobody tells the reclaimer that there is a slot to build.
+        drop(tier.allocate().unwrap());
+    });
+    Ok(())
+}

@@ -372,7 +372,8 @@ fn a_forgotten_pin_does_not_outlive_its_tier() -> Outcome {
         let tier = tier(SLOTS);
         std::mem::forget(tier.pin());
         thread::scope(|scope| {
-            scope.spawn(|| std::mem::forget(tier.pin()));
+            // Joined by hand: the end of a scope does not wait for the end of its threads.
+            scope.spawn(|| std::mem::forget(tier.pin())).join().unwrap();
         });
         assert_eq!(*magazines.get_or_insert(tier.snapshot().magazines), tier.snapshot().magazines);
         drop(tier);
@@ -380,7 +381,7 @@ fn a_forgotten_pin_does_not_outlive_its_tier() -> Outcome {
         tier.retire(tier.try_allocate()?.share())?;
         assert_eq!(tier.reclaim().retired, 1, "no pin of this tier stands");
         thread::scope(|scope| {
-            scope.spawn(|| drop(tier.pin()));
+            scope.spawn(|| drop(tier.pin())).join().unwrap();
         });
     }
     Ok(())

@@ -10,11 +10,11 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, fence};
+use std::sync::atomic::{AtomicPtr, AtomicU64, fence};
 use std::thread::Thread;
 
 use super::core::{Core, flags};
-use super::registry;
+use super::{pass, registry};
 use crate::clock;
 use crate::sync::Ordering;
 
@@ -22,27 +22,24 @@ use crate::sync::Ordering;
 static ASLEEP_UNTIL: AtomicU64 = AtomicU64::new(0);
 /// The thread, for who wakes it; a leaked box.
 static THREAD: AtomicPtr<Thread> = AtomicPtr::new(ptr::null_mut());
-/// Whether it was started in this process.
-static STARTED: AtomicBool = AtomicBool::new(false);
+/// One more than the number of forks when it was started, or 0.
+static STARTED: AtomicU64 = AtomicU64::new(0);
 
-/// Starts the thread, if it was not started before.
+/// Starts the thread, if it was not started before. In the child of a fork the parent's thread is not there, and the next tier that
+/// asks for one starts another.
 pub(crate) fn start() -> std::io::Result<()> {
+    let mine = pass::forks() + 1;
     // AcqRel: one of several builders starts it.
-    if STARTED.swap(true, std::sync::atomic::Ordering::AcqRel) {
+    if STARTED.swap(mine, std::sync::atomic::Ordering::AcqRel) == mine {
         return Ok(());
     }
-    super::pass::watch_forks(forget);
+    // What woke the parent's thread is nobody here.
+    THREAD.store(ptr::null_mut(), std::sync::atomic::Ordering::Relaxed);
     let spawned = std::thread::Builder::new().name("tierpool-reclaimer".to_owned()).spawn(run);
     if spawned.is_err() {
-        STARTED.store(false, std::sync::atomic::Ordering::Release);
+        STARTED.store(0, std::sync::atomic::Ordering::Release);
     }
     spawned.map(drop)
-}
-
-/// In the child of a fork: the thread is not there. The next tier that asks for one starts another.
-extern "C" fn forget() {
-    THREAD.store(ptr::null_mut(), std::sync::atomic::Ordering::Relaxed);
-    STARTED.store(false, std::sync::atomic::Ordering::Relaxed);
 }
 
 /// Says that a pass over the tier is due at `tick`. Never waits; a few loads if a pass is due earlier anyway.

@@ -22,7 +22,7 @@ use super::report::Totals;
 use super::segments::Segments;
 use super::values::{self, Ages, Check, Factory, Payload, Reset, Values, rethrow};
 use super::wait::Rules;
-use super::{background, clean, epoch, release};
+use super::{background, clean, epoch, pass, release};
 use crate::clock;
 use crate::error::BuildError;
 use crate::slot::word::State;
@@ -258,6 +258,7 @@ impl<T: Send + 'static> TierBuilder<T> {
     fn build(self, factory: Factory<T>) -> Result<Tier<T>, BuildError> {
         clock::init();
         clock::tick();
+        pass::watch_forks();
         let name = intern(&self.name)?;
         let capacity = self.capacity;
         if capacity == 0 || capacity > MAX_SLOTS {
@@ -421,6 +422,7 @@ impl<T: Send + 'static> Unopened<T> {
         core.growing.succeeded();
         core.wanted.store(0, Ordering::Relaxed);
         core.deadline.store(u64::MAX, Ordering::Relaxed);
+        core.due.store(u64::MAX, Ordering::Relaxed);
         // Pins of the tier that lived here before can only have been forgotten.
         core.magazines().iter().for_each(Magazine::forget_pins);
         core.unlisted_pins.store(0, Ordering::Relaxed);
@@ -430,11 +432,11 @@ impl<T: Send + 'static> Unopened<T> {
         core.most_held.store(0, Ordering::Relaxed);
         core.most_held_by.store(ptr::null_mut(), Ordering::Relaxed);
         core.tiers.store(1, Ordering::Relaxed);
-        // Release: pairs with the Acquire in `Core::enter`; whoever enters the block sees the tier whole.
-        core.live.store(min + 1, Ordering::Release);
         let epoch = core.flags.load(Ordering::Relaxed) & !(flags::EPOCH - 1);
         // Release: whoever gets the tier from this thread, or its flags, sees it whole.
         core.flags.store(epoch.wrapping_add(flags::EPOCH) | config, Ordering::Release);
+        // The last step. Release: pairs with the Acquire in `Core::enter`; whoever enters the block sees the tier whole, and open.
+        core.live.store(min as u64 + 1, Ordering::Release);
         background::kick(core, 0);
         // SAFETY: the block holds an open tier of `T`s, and `tiers` counts this one.
         Ok(unsafe { Tier::from_core(core) })

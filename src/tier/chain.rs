@@ -12,6 +12,7 @@
 use crossbeam_utils::CachePadded;
 
 use super::depot::MAX_SLOTS;
+use crate::slot::word::Word;
 use crate::sync::arena::Zeroed;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
@@ -74,16 +75,18 @@ impl Chain {
         }
     }
 
-    /// Takes the slot that was added last.
-    pub(crate) fn take(&self, links: &[Link]) -> Option<u32> {
+    /// Takes the slot that was added last, and its word as it was while it was in the chain: whoever moves the word on from
+    /// exactly that moves this slot at this use, even if its tier has ended meanwhile and another has moved in.
+    pub(crate) fn take(&self, links: &[Link], word: impl Fn(u32) -> Word) -> Option<(u32, Word)> {
         // Acquire: pairs with the Release in `add`, here and on failure below: the link is read.
         let mut head = Head(self.0.load(Ordering::Acquire));
         loop {
             let index = ((head.0 & INDEX_MASK) as u32).checked_sub(1)?;
             // May be another's by now, and then of no use; the tag makes the exchange fail.
             let next = links[index as usize].0.load(Ordering::Relaxed);
+            let word = word(index);
             match self.0.compare_exchange_weak(head.0, head.then(next).0, Ordering::Acquire, Ordering::Acquire) {
-                Ok(_) => return Some(index),
+                Ok(_) => return Some((index, word)),
                 Err(now) => head = Head(now),
             }
         }

@@ -10,7 +10,7 @@ use super::values::{Panic, Payload};
 use super::{attach, background, close, notice, rebuild, release};
 use crate::clock;
 use crate::slot::header::{Note, Site};
-use crate::slot::word::State;
+use crate::slot::word::{State, Word};
 use crate::sync::Ordering;
 
 /// Leaves a returned slot to be cleaned later. A panic in the value's `Drop` is returned; it is dropped if the tier closes.
@@ -71,15 +71,17 @@ pub(crate) unsafe fn clean<T: 'static>(core: &'static Core, taken: Taken) -> boo
 /// Takes a dirty slot off the chain, into maintenance.
 fn claim(core: &Core) -> Option<Taken> {
     loop {
-        let index = core.dirty.take(core.links)?;
-        let header = core.header(index);
-        let dirty = header.word();
+        let (index, dirty) = take(core)?;
         let word = dirty.to(State::Maintenance);
         // It fails if the tier was closed meanwhile.
-        if dirty.is(State::Dirty) && header.compare_exchange(dirty, word) {
+        if dirty.is(State::Dirty) && core.header(index).compare_exchange(dirty, word) {
             return Some(Taken { word, index });
         }
     }
+}
+
+fn take(core: &Core) -> Option<(u32, Word)> {
+    core.dirty.take(core.links, |index| core.header(index).word())
 }
 
 /// Cleans a dirty slot for the caller, who then holds it in maintenance.
@@ -88,9 +90,11 @@ pub(crate) fn one(core: &'static Core) -> Option<Taken> {
     std::iter::from_fn(|| claim(core)).find(|&taken| unsafe { (core.incarnation().clean)(core, taken) })
 }
 
-/// In a pass: cleans what is dirty, and gives it back. Returns how many.
+/// In a pass: cleans what is dirty, and gives it back; not more than there are slots, should others make them dirty as fast.
+/// Returns how many.
 pub(crate) fn all<T: 'static>(core: &'static Core) -> usize {
-    std::iter::from_fn(|| one(core)).map(|taken| restore::<T>(core, taken)).count()
+    let slots = core.present();
+    std::iter::from_fn(|| one(core)).take(slots).map(|taken| restore::<T>(core, taken)).count()
 }
 
 /// Gives a slot in maintenance back. Its last release was counted already, and its lines stay. A panic in the value's `Drop`,
@@ -119,8 +123,7 @@ fn noted_line(core: &Core, taken: Taken) -> Option<Site> {
 /// The tier is closed: drops what is dirty. The caller has a `Tier`. The first panic in a value's `Drop` is returned.
 pub(crate) fn bury_all<T: 'static>(core: &'static Core) -> Option<Panic> {
     let mut panic = None;
-    while let Some(index) = core.dirty.take(core.links) {
-        let dirty = core.header(index).word();
+    while let Some((index, dirty)) = take(core) {
         if dirty.is(State::Dirty) {
             panic = panic.or(close::bury::<T>(core, index, dirty).err());
         }

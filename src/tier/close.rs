@@ -8,7 +8,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::core::{Core, flags};
+use super::core::{Core, HELD, flags};
 use super::values::{Panic, Payload, rethrow};
 use super::{clean, epoch, report, scarcity, wait};
 use crate::error::CloseError;
@@ -33,8 +33,8 @@ pub(crate) fn orphan<T: 'static>(core: &'static Core) {
     core.flags.fetch_or(flags::CLOSED | flags::ORPHANED, Ordering::AcqRel);
     // Pairs with the light fences in release and detach.
     core.fence.heavy();
+    let Some(forgotten) = wait::forget(core) else { return };
     let _end = CountOut(core);
-    let forgotten = wait::forget(core);
     rethrow(sweep::<T>(core, true).or(forgotten.err()));
 }
 
@@ -43,11 +43,11 @@ pub(crate) fn wait(core: &'static Core, patience: Duration) -> Result<(), CloseE
     const PAUSE: Duration = Duration::from_micros(200);
     let deadline = Instant::now().checked_add(patience);
     // One stands for the caller's `Tier`. Acquire: what the releasers did comes before what follows the wait.
-    while core.live.load(Ordering::Acquire) > 1 {
+    while core.live.load(Ordering::Acquire) & HELD > 1 {
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             let holders = report::holders(core);
             // The last of them may have come back while they were listed.
-            if core.live.load(Ordering::Acquire) == 1 {
+            if core.live.load(Ordering::Acquire) & HELD == 1 {
                 break;
             }
             return Err(CloseError { tier: core.incarnation().name, holders });

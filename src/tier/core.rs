@@ -146,8 +146,9 @@ pub(crate) struct Core {
     pub(crate) waiting: CachePadded<Waiting>,
     /// At least the number of slots that are `Counted`; see [`scarcity`](super::scarcity).
     pub(crate) count: CachePadded<AtomicI64>,
-    /// Slots that are not `Absent`, and one more while a `Tier` exists. At zero the incarnation ends.
-    pub(crate) live: CachePadded<AtomicUsize>,
+    /// Slots that are not `Absent`, and one more while a `Tier` exists, in the lower half ([`HELD`]); in the upper half, who has
+    /// entered the block ([`ENTERED`]). At zero the incarnation ends.
+    pub(crate) live: CachePadded<AtomicU64>,
     /// How many `Tier`s exist.
     pub(crate) tiers: AtomicUsize,
     pub(crate) quarantined: AtomicUsize,
@@ -180,6 +181,20 @@ pub(crate) struct Core {
     pub(crate) most_held: AtomicUsize,
     /// The next block in the registry's list of the retired.
     pub(crate) next_retired: AtomicPtr<Core>,
+}
+
+/// One that has entered, in [`Core::live`].
+const ENTERED: u64 = 1 << 32;
+/// What holds the tier, in [`Core::live`].
+pub(crate) const HELD: u64 = ENTERED - 1;
+
+/// Keeps a tier from ending while this lives.
+pub(crate) struct Entered(&'static Core);
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        self.0.count_down(ENTERED);
+    }
 }
 
 /// Counts of what no magazine has counted.
@@ -217,7 +232,7 @@ impl Core {
             limbo: Chain::new(),
             waiting: CachePadded::new(Waiting::new()),
             count: CachePadded::new(AtomicI64::new(0)),
-            live: CachePadded::new(AtomicUsize::new(0)),
+            live: CachePadded::new(AtomicU64::new(0)),
             tiers: AtomicUsize::new(0),
             quarantined: AtomicUsize::new(0),
             rebuilding: Backoff::new(),
@@ -333,9 +348,14 @@ impl Core {
 
     /// One value is gone, or the last `Tier`. When nothing is left, frees the payload and retires the block.
     pub(crate) fn count_out(&'static self) {
+        self.count_down(1);
+    }
+
+    /// Takes `by` off `live`.
+    fn count_down(&'static self, by: u64) {
         // Release: pairs with the Acquire fence below, in whoever is last: every use of payload and values comes
         // before they are freed.
-        if self.live.fetch_sub(1, Ordering::Release) == 1 {
+        if self.live.fetch_sub(by, Ordering::Release) == by {
             // Acquire fence: pairs with the Release decrements of all the others.
             fence(Ordering::Acquire);
             let incarnation = self.incarnation();
@@ -345,6 +365,19 @@ impl Core {
             super::registry::retire(self);
             rethrow(panic);
         }
+    }
+
+    /// Enters the block, if a tier lives in it: it does not end before the guard is dropped, which may be what ends it.
+    pub(crate) fn enter(&'static self) -> Option<Entered> {
+        let mut now = self.live.load(Ordering::Relaxed);
+        while now > 0 {
+            // Acquire: pairs with the Release with which the builder publishes a tier, and with those of the counts down.
+            match self.live.compare_exchange_weak(now, now + ENTERED, Ordering::Acquire, Ordering::Relaxed) {
+                Ok(_) => return Some(Entered(self)),
+                Err(other) => now = other,
+            }
+        }
+        None
     }
 
     /// For reports: the line that held most slots when the tier last ran out.

@@ -114,7 +114,8 @@ pub(crate) unsafe fn try_collect<T: 'static>(core: &'static Core, keep: bool) ->
     let mut state = core.pass.try_lock()?;
     let mut kept = None;
     free_all::<T>(core, &mut state.limbo, |taken| {
-        if keep && kept.is_none() {
+        // In a closed tier its value was not made fit for use: it is to be dropped.
+        if keep && kept.is_none() && core.flags.load(Ordering::Relaxed) & flags::CLOSED == 0 {
             kept = Some(taken);
         } else {
             clean::restore::<T>(core, taken);
@@ -146,8 +147,8 @@ fn free_all<T: 'static>(core: &'static Core, limbo: &mut Limbo, mut each: impl F
             return freed;
         }
         limbo.blocked = 0;
-        while let Some(index) = core.limbo.take(core.links) {
-            if let Some(taken) = refit::<T>(core, index) {
+        while let Some((index, retired)) = core.limbo.take(core.links, |index| core.header(index).word()) {
+            if let Some(taken) = refit::<T>(core, index, retired) {
                 freed += 1;
                 each(taken);
             }
@@ -169,9 +170,8 @@ fn seal(core: &Core) -> u64 {
 
 /// Takes a retired slot that nobody sees any more, and makes its value fit for the next user. `None` if the slot has ended with its
 /// tier, or could not get a new value. A panic in the program's code is reported.
-fn refit<T: 'static>(core: &'static Core, index: u32) -> Option<Taken> {
+fn refit<T: 'static>(core: &'static Core, index: u32, retired: Word) -> Option<Taken> {
     let header = core.header(index);
-    let retired = header.word();
     let taken = Taken { word: retired.to(State::Maintenance), index };
     if !retired.is(State::Retired) || !header.compare_exchange(retired, taken.word) {
         return None;

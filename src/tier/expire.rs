@@ -57,7 +57,8 @@ fn give_back<T: 'static>(core: &'static Core, held: &mut Vec<u32>) -> usize {
     } else {
         for &index in held.iter() {
             let taken = Taken { word: core.header(index).held_word(), index };
-            let returned = Returned { taken, site: None, born_in_panic: false };
+            // A panic that the pass came in the middle of has nothing to do with this value.
+            let returned = Returned { taken, site: None, born_in_panic: true };
             panics.extend(catch_unwind(AssertUnwindSafe(|| release::release::<T>(core, returned))).err());
         }
     }

@@ -20,7 +20,7 @@ use super::{background, clean, rebuild, scarcity};
 use crate::error::GrowError;
 use crate::slot::header::Note;
 use crate::slot::word::{State, Word};
-use crate::sync::Ordering;
+use crate::sync::{Ordering, yield_now};
 
 /// Whether the tier may grow now.
 pub(crate) fn is_possible(core: &Core) -> bool {
@@ -134,14 +134,22 @@ fn vanish(core: &'static Core, taken: Taken) {
     header.give(taken.word.to(State::Absent));
     core.absent.fetch_add(1, Ordering::Relaxed);
     core.first_absent.fetch_min(taken.index, Ordering::Relaxed);
+    // Pairs with the heavy fence of a waiter: either it finds the slot absent, and builds it, or this finds its flag, and has a
+    // pass build one.
+    core.fence.light();
+    if core.flags.load(Ordering::Relaxed) & flags::WAITERS != 0 {
+        core.wanted.store(1, Ordering::Relaxed);
+        background::kick(core, 0);
+    }
     if let Some(segments) = &core.life().segments {
         segments.leave(segments.of(taken.index));
     }
     core.count_out();
 }
 
-/// Adds slots until there are `slots`, and gives them out as free. Returns how many were added, and why there are not enough.
-fn up_to<T: 'static>(core: &'static Core, slots: usize) -> (usize, Option<NoSlot>) {
+/// Adds slots until there are `slots`, and gives them out as free; waits for others who are about to, if that is wanted. Returns how
+/// many were added, and why there are not enough.
+fn up_to<T: 'static>(core: &'static Core, slots: usize, wait: bool) -> (usize, Option<NoSlot>) {
     let mut added = 0;
     while core.present() < slots && core.flags.load(Ordering::Relaxed) & flags::CLOSED == 0 {
         match add(core) {
@@ -149,6 +157,8 @@ fn up_to<T: 'static>(core: &'static Core, slots: usize) -> (usize, Option<NoSlot
                 clean::restore::<T>(core, taken);
                 added += 1;
             }
+            // Those that are absent are in the hands of others who build, or just cannot.
+            Ok(None) if wait && core.absent.load(Ordering::Relaxed) > 0 => yield_now(),
             Ok(None) => break,
             Err(why) => return (added, Some(why)),
         }
@@ -159,13 +169,20 @@ fn up_to<T: 'static>(core: &'static Core, slots: usize) -> (usize, Option<NoSlot
 /// In a pass: adds slots in advance if an allocation had to build one. Returns how many.
 pub(crate) fn ahead<T: 'static>(core: &'static Core) -> usize {
     let Some(segments) = &core.life().segments else { return 0 };
-    if core.wanted.load(Ordering::Relaxed) == 0 || !is_possible(core) || !core.growing.begin() {
+    if core.wanted.load(Ordering::Relaxed) == 0 {
+        return 0;
+    }
+    if core.absent.load(Ordering::Relaxed) == 0 {
+        core.wanted.store(0, Ordering::Relaxed);
+        return 0;
+    }
+    if !core.growing.begin() {
         return 0;
     }
     core.wanted.store(0, Ordering::Relaxed);
     let present = core.present();
     let more = (present / 4).max(segments.each().min(present)).max(1);
-    let (added, why) = up_to::<T>(core, (present + more).min(core.incarnation().capacity));
+    let (added, why) = up_to::<T>(core, (present + more).min(core.incarnation().capacity), false);
     if let Some(why) = why {
         core.wanted.store(1, Ordering::Relaxed);
         tell_failure(core, why);
@@ -179,8 +196,8 @@ pub(crate) fn grow_to<T: 'static>(core: &'static Core, slots: usize) -> Result<(
     if slots > capacity {
         return Err(GrowError::Capacity { tier, slots, capacity });
     }
-    let _pass = core.pass.lock();
-    let (added, why) = up_to::<T>(core, slots);
+    let Some(_pass) = core.pass.lock() else { return Err(GrowError::InPass { tier }) };
+    let (added, why) = up_to::<T>(core, slots, true);
     core.reclaimed.add(Reclaimed { added: added as u64, ..Reclaimed::default() });
     match why {
         _ if core.flags.load(Ordering::Relaxed) & flags::CLOSED != 0 => Err(GrowError::Closed { tier }),
@@ -198,7 +215,8 @@ pub(crate) fn grow_to<T: 'static>(core: &'static Core, slots: usize) -> Result<(
 
 /// For a `Tier`: removes free slots until there are `slots`. Returns how many there are.
 pub(crate) fn shrink_to<T: 'static>(core: &'static Core, slots: usize) -> usize {
-    let _pass = core.pass.lock();
+    let Some(_pass) = core.pass.lock() else { return core.present() };
+    core.wanted.store(0, Ordering::Relaxed);
     let removed = down_to::<T>(core, slots.max(core.life().min));
     core.reclaimed.add(Reclaimed { removed: removed as u64, ..Reclaimed::default() });
     core.present()

@@ -48,7 +48,10 @@ impl Watch {
             if self.reported.get(index) == Some(&mark) {
                 continue;
             }
-            let Some(holder) = report::holder(core, index as u32) else { continue };
+            let Some((holder, since)) = report::holder(core, index as u32) else { continue };
+            if since != tick {
+                continue; // it has just gone, and somebody else has the slot
+            }
             self.reported.resize(core.headers().len(), 0);
             self.reported[index] = mark;
             let ignored =

@@ -3,10 +3,13 @@
 use std::panic::Location;
 use std::time::Duration;
 
+use super::allocate::Taken;
 use super::backoff::Pauses;
 use super::notice::Report;
 use super::segments::Segments;
-use crate::sync::AtomicU64;
+use crate::clock::Tick;
+use crate::slot::word::{State, Word};
+use crate::sync::{AtomicU64, Ordering};
 
 /// Whom reports go to.
 pub(crate) type Sink = Box<dyn Fn(&Report) + Send + Sync>;
@@ -36,6 +39,29 @@ pub(crate) struct Idle {
 }
 
 impl Idle {
+    /// In a pass: since when a slot with that word has not been used, as far as passes have seen.
+    pub(crate) fn unused_since(&self, index: usize, word: Word, now: Tick) -> Tick {
+        let seen = self.seen[index].load(Ordering::Relaxed);
+        if word.is_free() && (seen >> 32) as u32 == word.generation() as u32 {
+            return Tick(seen as u32);
+        }
+        self.note(index, word, now);
+        now
+    }
+
+    /// For who has a free slot in maintenance, to give it back: that is no use of it.
+    pub(crate) fn carry_over(&self, taken: Taken) {
+        let seen = self.seen[taken.index as usize].load(Ordering::Relaxed);
+        if (seen >> 32) as u32 == (taken.word.generation() as u32).wrapping_sub(1) {
+            self.note(taken.index as usize, taken.word.to(State::Free), Tick(seen as u32));
+        }
+    }
+
+    fn note(&self, index: usize, word: Word, since: Tick) {
+        let generation = word.generation() as u32;
+        self.seen[index].store((u64::from(generation) << 32) | u64::from(since.0), Ordering::Relaxed);
+    }
+
     /// How long after a look at the slots the next one is due.
     pub(crate) fn pause(&self) -> Duration {
         self.timeout / 4

@@ -288,7 +288,7 @@ impl<T: Send + 'static> Tier<T> {
     ///
     /// # Errors
     /// [`GrowError`], if the factory failed, there is no memory, the tier is closed, or `slots` is more than its capacity; what was
-    /// added before stays.
+    /// added before stays. [`GrowError::InPass`] if it is called by the program's code that a pass of the reclaimer runs.
     pub fn grow_to(&self, slots: usize) -> Result<(), GrowError> {
         grow::grow_to::<T>(self.core, slots)
     }
@@ -296,7 +296,8 @@ impl<T: Send + 'static> Tier<T> {
     /// Removes free slots, those with the highest numbers first, until the tier has `slots` of them, or its smallest size, or no
     /// other that is free. Returns how many it has. Waits for a pass that is under way.
     ///
-    /// The memory of each part of the payload that has become empty goes back to the system.
+    /// The memory of each part of the payload that has become empty goes back to the system. Called by the program's code that a
+    /// pass of the reclaimer runs, it does nothing.
     pub fn shrink_to(&self, slots: usize) -> usize {
         grow::shrink_to::<T>(self.core, slots)
     }

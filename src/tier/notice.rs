@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::core::Core;
 use super::report::Holder;
-use super::values::{FactoryError, Panic};
+use super::values::{FactoryError, Panic, dispose};
 
 /// Something that people should know. Its `Display` is one line for a log.
 #[derive(Debug)]
@@ -98,14 +98,22 @@ impl fmt::Display for Report {
 ///
 /// The caller holds a slot or a tier of the block, or is in a pass.
 pub(crate) fn tell(core: &Core, report: impl FnOnce() -> Report) {
-    if let Some(sink) = &core.life().on_report {
-        let _ = catch_unwind(AssertUnwindSafe(|| sink(&report())));
+    // What the report is made of goes in here too, and may panic when it does.
+    let outcome = catch_unwind(AssertUnwindSafe(|| match &core.life().on_report {
+        Some(sink) => sink(&report()),
+        None => drop(report),
+    }));
+    if let Err(panic) = outcome {
+        dispose(panic);
     }
 }
 
 /// What the program's code says; no, if it panics.
 pub(crate) fn guarded(ask: impl FnOnce() -> bool) -> bool {
-    catch_unwind(AssertUnwindSafe(ask)).unwrap_or(false)
+    catch_unwind(AssertUnwindSafe(ask)).unwrap_or_else(|panic| {
+        dispose(panic);
+        false
+    })
 }
 
 /// Reports a panic that was caught in a pass.

@@ -3,17 +3,21 @@
 //! The lock is tried: whoever finds it taken goes without; only a program that asks for growth or shrinking waits for it. It knows forks: in a child it counts as free if
 //! a thread of the parent had it, since that thread is not there to give it back.
 
-use std::cell::UnsafeCell;
+use std::cell::{Cell, UnsafeCell};
 use std::ops::{Deref, DerefMut};
 use std::sync::Once;
 
-use super::core::Core;
 use super::reclaim::Timetable;
 use super::{epoch, leaks, pin};
-use crate::sync::{AtomicU64, AtomicUsize, Ordering, yield_now};
+use crate::sync::{AtomicU64, Ordering, thread_locals, yield_now};
 
 /// How many forks lie between the first process and this one; counted once [`watch_forks`] was called.
 static FORKS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+
+thread_locals! {
+    /// How many passes the thread is in: the program's code may begin one in another.
+    static PASSES: Cell<u32> = Cell::new(0);
+}
 
 /// What passes remember.
 #[derive(Default)]
@@ -47,13 +51,14 @@ impl Pass {
 
     /// The state, unless somebody else is in a pass.
     pub(crate) fn try_lock(&self) -> Option<Locked<'_>> {
-        let mine = FORKS.load(std::sync::atomic::Ordering::Relaxed) + 1;
+        let mine = forks() + 1;
         let now = self.locked.load(Ordering::Relaxed);
         if now == mine {
             return None;
         }
         // Acquire: pairs with the Release in `Locked::drop`.
         self.locked.compare_exchange(now, mine, Ordering::Acquire, Ordering::Relaxed).ok()?;
+        PASSES.with(|passes| passes.set(passes.get() + 1));
         // SAFETY: the exchange made it ours until the guard is dropped. What a fork interrupted is thrown away
         // without being looked at.
         let state = unsafe { &mut *self.state.get() };
@@ -63,11 +68,15 @@ impl Pass {
         Some(Locked { pass: self, state: state.get_or_insert_default() })
     }
 
-    /// The state, as soon as nobody else is in a pass.
-    pub(crate) fn lock(&self) -> Locked<'_> {
+    /// The state, as soon as nobody else is in a pass. `None` if this thread is in one, of whichever tier: two that wait for each
+    /// other would wait for ever.
+    pub(crate) fn lock(&self) -> Option<Locked<'_>> {
+        if PASSES.with(Cell::get) > 0 {
+            return None;
+        }
         loop {
             if let Some(locked) = self.try_lock() {
-                return locked;
+                return Some(locked);
             }
             yield_now();
         }
@@ -103,52 +112,35 @@ impl DerefMut for Locked<'_> {
 
 impl Drop for Locked<'_> {
     fn drop(&mut self) {
+        PASSES.with(|passes| passes.set(passes.get() - 1));
         // Release: pairs with the Acquire in `try_lock`.
         self.pass.locked.store(0, Ordering::Release);
     }
 }
 
-/// Keeps a tier from ending while this lives.
-pub(crate) struct Entered(&'static Core);
-
-impl Core {
-    /// Enters the block, if a tier lives in it: it does not end before the guard is dropped, which may be what ends it.
-    pub(crate) fn enter(&'static self) -> Option<Entered> {
-        let live: &AtomicUsize = &self.live;
-        let mut now = live.load(Ordering::Relaxed);
-        while now > 0 {
-            // Acquire: pairs with the Release with which the builder publishes a tier, and with those of the counts out.
-            match live.compare_exchange_weak(now, now + 1, Ordering::Acquire, Ordering::Relaxed) {
-                Ok(_) => return Some(Entered(self)),
-                Err(other) => now = other,
-            }
-        }
-        None
-    }
-}
-
-impl Drop for Entered {
-    fn drop(&mut self) {
-        self.0.count_out();
-    }
-}
-
-/// Counts forks from now on, in their children, and calls `in_child` there.
-pub(crate) fn watch_forks(in_child: extern "C" fn()) {
+/// Counts forks from now on, in their children.
+pub(crate) fn watch_forks() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         #[cfg(target_os = "linux")]
-        // SAFETY: registers functions that only store to atomics, which is allowed in the child of a fork.
+        // SAFETY: registers a function that only adds to an atomic, which is allowed in the child of a fork.
         unsafe {
             libc::pthread_atfork(None, None, Some(count_fork));
-            libc::pthread_atfork(None, None, Some(in_child));
         }
-        #[cfg(not(target_os = "linux"))]
-        let _ = in_child;
     });
 }
 
 #[cfg(target_os = "linux")]
 extern "C" fn count_fork() {
     FORKS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+}
+
+/// Whether this process is the child of a fork of one with tiers: then what some thread held may be held for ever.
+pub(crate) fn is_forked() -> bool {
+    forks() > 0
+}
+
+/// How many forks lie between the first process with a tier and this one.
+pub(crate) fn forks() -> u64 {
+    FORKS.load(std::sync::atomic::Ordering::Relaxed)
 }

@@ -11,7 +11,7 @@ use super::close;
 use super::core::{Core, flags};
 use super::notice::{self, Report};
 use super::release::{self, Returned};
-use super::values::{NoValue, Panic, Payload, rethrow};
+use super::values::{NoValue, Panic, Payload, dispose, rethrow};
 use super::{background, clean};
 use crate::slot::header::{Note, Site};
 use crate::slot::word::{State, Word};
@@ -72,7 +72,7 @@ pub(crate) unsafe fn vacate<T: 'static>(core: &'static Core, taken: Taken, site:
     let open = core.flags.load(Ordering::Relaxed) & flags::CLOSED == 0;
     // SAFETY: by this function's own contract. A factory's panic is a failure like any other: the hook has reported it,
     // the slot stays counted.
-    if open && unsafe { build(core, taken.index) }.is_ok() {
+    if open && unsafe { is_built(core, taken.index) } {
         let second = release::give_back::<T>(core, None, taken, site).err();
         rethrow(panic.or(second));
     } else {
@@ -88,19 +88,20 @@ pub(crate) unsafe fn vacate<T: 'static>(core: &'static Core, taken: Taken, site:
 /// The tier in `core` is one of `T`s, and the caller holds the slot with its value, which is not used again.
 pub(crate) unsafe fn renew<T: 'static>(core: &'static Core, taken: Taken) -> (bool, Option<Panic>) {
     // SAFETY: the caller holds the slot and its value; after the drop it has none.
-    let (panic, built) =
-        unsafe { (Payload::<T>::of(core).drop_value(taken.index).err(), build(core, taken.index).is_ok()) };
+    let (panic, built) = unsafe { (Payload::<T>::of(core).drop_value(taken.index).err(), is_built(core, taken.index)) };
     if !built {
         quarantine(core, taken.index, taken.word.to(State::Quarantined));
     }
     (built, panic)
 }
 
+/// Makes a value; false if the factory made none.
+///
 /// # Safety
 /// The caller holds the slot, which has no value.
-unsafe fn build(core: &Core, index: u32) -> Result<(), NoValue> {
+unsafe fn is_built(core: &Core, index: u32) -> bool {
     // SAFETY: by the contract; `build` is this tier's.
-    unsafe { (core.incarnation().build)(core, index) }
+    unsafe { (core.incarnation().build)(core, index) }.map_err(dispose).is_ok()
 }
 
 /// For the holder of a slot without value: nobody's, until rebuilt.
@@ -142,9 +143,9 @@ pub(crate) fn one(core: &'static Core) -> Option<Taken> {
         }
         core.quarantined.fetch_sub(1, Ordering::Relaxed);
         // SAFETY: the claim made the slot ours, and a quarantined slot has no value.
-        if let Err(why) = unsafe { build(core, taken.index) } {
-            tell_failure(core, &core.rebuilding, why);
+        if let Err(why) = unsafe { (core.incarnation().build)(core, taken.index) } {
             quarantine(core, taken.index, taken.word.to(State::Quarantined));
+            tell_failure(core, &core.rebuilding, why);
             return None;
         }
         core.rebuilding.succeeded();

@@ -145,7 +145,8 @@ pub(crate) unsafe fn pass<T: 'static>(core: &'static Core, thorough: bool) -> Op
     core.reclaimed.add(done);
     let next = next_due(core, timetable, limbo);
     drop(state);
-    background::kick(core, next);
+    // Not before the next tick: what could not be done just now, since somebody is in the middle of it, is not tried again at once.
+    background::kick(core, next.max(clock::ticks() + 1));
     Some(done)
 }
 
@@ -161,7 +162,7 @@ fn next_due(core: &Core, timetable: &Timetable, limbo: &Limbo) -> u64 {
         pins,
         wait::next_overdue(core),
         when(core.quarantined.load(Ordering::Relaxed) > 0, core.rebuilding.due()),
-        when(core.wanted.load(Ordering::Relaxed) > 0, core.growing.due()),
+        when(core.wanted.load(Ordering::Relaxed) > 0 && core.absent.load(Ordering::Relaxed) > 0, core.growing.due()),
         when(!core.dirty.head().is_empty(), clock::ticks() + 1),
         epoch::next_due(core, limbo),
     ]

@@ -11,7 +11,7 @@ use super::core::{Core, flags};
 use super::magazine::Magazine;
 use super::reclaim::Reclaimed;
 use super::segments::Segments;
-use crate::clock;
+use crate::clock::{self, Tick};
 use crate::slot::handle::Handle;
 use crate::slot::word::State;
 use crate::sync::Ordering;
@@ -194,20 +194,21 @@ pub(crate) fn snapshot(core: &Core) -> Snapshot {
 /// Everybody who holds a slot, in the order of the slots. One that changes hands too fast to be read is left out.
 pub(crate) fn holders(core: &Core) -> Vec<Holder> {
     clock::tick();
-    (0..core.headers().len() as u32).filter_map(|index| holder(core, index)).collect()
+    (0..core.headers().len() as u32).filter_map(|index| holder(core, index)).map(|(holder, _)| holder).collect()
 }
 
-/// Who holds a slot, if somebody does.
-pub(crate) fn holder(core: &Core, index: u32) -> Option<Holder> {
+/// Who holds a slot, if somebody does, and since which tick.
+pub(crate) fn holder(core: &Core, index: u32) -> Option<(Holder, Tick)> {
     let record = core.header(index).read()?;
-    record.word.state().is_held().then(|| Holder {
+    let holder = || Holder {
         handle: Handle::new(core.id, index, record.word.generation()),
         state: record.word.state(),
         age: clock::age(record.tick),
         site: record.site,
         thread: record.thread,
         thread_name: crate::thread::name(record.thread),
-    })
+    };
+    record.word.state().is_held().then(|| (holder(), record.tick))
 }
 
 /// Bytes that the tier uses beside its payload: headers of its slots, magazines in use, nodes of its depot, links of its chains,

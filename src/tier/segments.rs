@@ -95,7 +95,7 @@ impl Segments {
             let (first, bytes) = self.range(segment);
             // SAFETY: the range is a segment of this reservation.
             if let Err(why) = unsafe { Reserved::commit(first, bytes) } {
-                word.fetch_sub(1, Ordering::Release);
+                self.leave(segment);
                 return Err(NoMemory::Refused(why));
             }
             // Release: pairs with the Acquire above.

@@ -8,7 +8,6 @@ use super::values::{Panic, Payload};
 use super::{clean, grow, notice, rebuild, scarcity};
 use crate::clock;
 use crate::slot::word::{State, Word};
-use crate::sync::Ordering;
 
 /// Takes a slot into maintenance, if it is free.
 fn claim(core: &Core, index: u32, free: Word) -> Option<Taken> {
@@ -38,6 +37,9 @@ fn renew_unless<T: 'static>(
     // SAFETY: as above; a value that is not kept is not used again.
     let (held, panic) = if kept { (true, None) } else { unsafe { rebuild::renew::<T>(core, taken) } };
     if held {
+        if let Some(idle) = &core.life().idle {
+            idle.carry_over(taken);
+        }
         clean::restore::<T>(core, taken);
     }
     payload_panic.or(panic).map_or(Ok(!kept), Err)
@@ -69,11 +71,8 @@ pub(crate) fn by_idleness<T: 'static>(core: &'static Core) -> usize {
     let mut removed = 0;
     for (index, header) in core.headers().iter().enumerate().rev() {
         let word = header.word();
-        let generation = word.generation() as u32;
-        let seen = idle.seen[index].load(Ordering::Relaxed);
-        if !word.is_free() || (seen >> 32) as u32 != generation {
-            idle.seen[index].store((u64::from(generation) << 32) | u64::from(now.0), Ordering::Relaxed);
-        } else if clock::Tick(seen as u32).ago(now) >= idle.timeout {
+        let since = idle.unused_since(index, word, now);
+        if word.is_free() && since.ago(now) >= idle.timeout {
             match grow::remove::<T>(core, index as u32, word, core.life().min) {
                 Ok(done) => removed += usize::from(done),
                 Err(panic) => {

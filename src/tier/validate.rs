@@ -35,7 +35,7 @@ pub(crate) unsafe fn allocate<T: 'static>(core: &'static Core, caller: Caller) -
 #[cold]
 #[inline(never)]
 unsafe fn examined<T: 'static>(core: &'static Core, mut index: u32, caller: Caller) -> Option<Lease<T>> {
-    // Ends: each turn but the last takes a slot out of service, and a value that was just made is not examined.
+    // Ends: each turn but the last takes a slot out of service.
     // SAFETY: by the contract, and as `allocate` leases the next slot to the caller.
     while !unsafe { is_fit::<T>(core, index) } {
         index = allocate::allocate(core, caller)?;

@@ -150,7 +150,10 @@ impl<T> Payload<T> {
                 Ok(())
             }
             Ok(Err(why)) => Err(NoValue::Refused(why)),
-            Err(_) => Err(NoValue::Panicked),
+            Err(panic) => {
+                dispose(panic);
+                Err(NoValue::Panicked)
+            }
         }
     }
 
@@ -221,6 +224,13 @@ pub(crate) enum NoValue {
 
 /// What a panic carried.
 pub(crate) type Panic = Box<dyn std::any::Any + Send>;
+
+/// Drops what the program's code has made, an error or what a panic carried, whose `Drop` may panic in turn.
+pub(crate) fn dispose(it: impl Sized) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(it))) {
+        std::mem::forget(panic);
+    }
+}
 
 /// Goes on with a panic that was held back, unless one is under way already (a second would abort the process).
 pub(crate) fn rethrow(panic: Option<Panic>) {

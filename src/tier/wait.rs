@@ -31,7 +31,7 @@ use super::attach;
 use super::core::{Core, flags};
 use super::magazine::Hint;
 use super::values::{Panic, rethrow};
-use super::{background, clean, help, notice};
+use super::{background, clean, help, notice, pass};
 use crate::clock;
 use crate::slot::header::{Note, Site, pack_stamp};
 use crate::slot::word::State;
@@ -162,15 +162,18 @@ impl Waiting {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// For the end of a tier. In the child of a fork, the thread that had the lock may not be there to unlock it: `None`.
+    /// For the end of a tier. `None` in the child of a fork, if the thread that had the lock is not there to unlock it.
     fn lock_patiently(&self) -> Option<MutexGuard<'_, Queue>> {
-        (0..1_000).find_map(|_| {
-            let queue = self.try_lock();
-            if queue.is_none() {
-                yield_now();
+        for attempt in 0.. {
+            if let Some(queue) = self.try_lock() {
+                return Some(queue);
             }
-            queue
-        })
+            if attempt > 100_000 && pass::is_forked() {
+                break;
+            }
+            yield_now();
+        }
+        None
     }
 
     /// For everybody.
@@ -460,9 +463,11 @@ pub(crate) fn close(core: &'static Core) -> Result<(), Panic> {
 
 /// The last `Tier` is gone. Only futures that were leaked can still be in the queue or have a grant; the next tier must not
 /// find them.
-pub(crate) fn forget(core: &'static Core) -> Result<(), Panic> {
+///
+/// `None` in the child of a fork, if a thread that is not there holds the queue: then the tier must not end.
+pub(crate) fn forget(core: &'static Core) -> Option<Result<(), Panic>> {
     while core.flags.load(Ordering::Relaxed) & flags::WAITERS != 0 {
-        let Some(mut queue) = core.waiting.lock_patiently() else { return Ok(()) };
+        let mut queue = core.waiting.lock_patiently()?;
         let entry = queue.entries.keys().next().copied().and_then(|rank| queue.remove(core, rank));
         drop(queue);
         // A leaked waker does no harm, and one that is dropped may.
@@ -470,7 +475,7 @@ pub(crate) fn forget(core: &'static Core) -> Result<(), Panic> {
     }
     let mut outcome = Ok(());
     while core.waiting.due.load(Ordering::Relaxed) != u64::MAX {
-        let Some(mut queue) = core.waiting.lock_patiently() else { return outcome };
+        let mut queue = core.waiting.lock_patiently()?;
         let call = queue.calls.pop_front();
         queue.note_due(core);
         drop(queue);
@@ -480,7 +485,7 @@ pub(crate) fn forget(core: &'static Core) -> Result<(), Panic> {
             outcome = outcome.and(unsafe { (core.incarnation().give_back)(core, taken, None) });
         }
     }
-    outcome
+    Some(outcome)
 }
 
 /// A waiter's hold on its place in the queue.
