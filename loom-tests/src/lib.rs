@@ -177,6 +177,18 @@ impl Value {
     }
 }
 
+// SAFETY: `look` only reads, and loom fails the model if a write is not ordered with it.
+unsafe impl Sync for Value {}
+
+impl Value {
+    /// What every reader of a shared value does: a read, which loom demands to come after the sharer's writes, and before the
+    /// writes of whoever has the value next.
+    pub fn look(&self) -> usize {
+        // SAFETY: nobody writes while the value is shared, and loom fails the model if somebody does.
+        self.cell.with(|uses| unsafe { *uses })
+    }
+}
+
 impl Drop for Value {
     fn drop(&mut self) {
         self.touch();

@@ -77,34 +77,38 @@ impl Pins {
         none
     }
 
-    /// For the owner: takes one more pin. It is as old as the first, whose fence is its own.
-    fn deepen(&self) {
+    /// For the owner: takes one more pin, which is as old as the first and needs no fence of its own. False if there are too many:
+    /// they must have been forgotten in a loop, and from here on they stand for ever.
+    #[inline(always)]
+    fn deepen(&self) -> bool {
         let now = self.0.load(Ordering::Relaxed);
-        // So many were forgotten that the count would overflow: from here on they stand for ever.
-        if now & DEPTH < DEPTH {
+        let counts = now & DEPTH < DEPTH;
+        if counts {
             self.set(now + 1);
         }
+        counts
     }
 
-    /// For the owner: drops the only pin. False if it is not the only one.
+    /// For the owner: drops a pin. False, and nothing is done, if it has outlived its thread's magazines, or is one of too many.
     #[inline(always)]
     fn end(&self) -> bool {
-        let only = self.0.load(Ordering::Relaxed) & (LEFT | DEPTH) == 1;
-        if only {
-            self.set(0);
+        let now = self.0.load(Ordering::Relaxed);
+        let depth = now & (LEFT | DEPTH);
+        let usual = depth < DEPTH;
+        if usual {
+            self.set(if depth == 1 { 0 } else { now - 1 });
         }
-        only
+        usual
     }
 
-    /// For the owner: drops one pin of several, or one that has outlived its thread's magazines. True if the magazine is to be
-    /// given up.
-    fn rise(&self) -> bool {
+    /// The same where `end` does nothing. True if the magazine is to be given up.
+    fn end_late(&self) -> bool {
         let now = self.0.load(Ordering::Relaxed);
         let last = now & DEPTH == 1;
         if now & DEPTH < DEPTH {
             self.set(if last { 0 } else { now - 1 });
         }
-        last && now & LEFT != 0
+        last
     }
 
     /// For the owner, who exits: whether pins stand, so that the magazine cannot be given up. Then the last of them gives it up.
@@ -188,13 +192,15 @@ impl<'t, T: Send + 'static> Pin<'t, T> {
     #[inline(always)]
     pub(crate) fn new(tier: &'t Tier<T>) -> Self {
         let core = tier.core();
-        let magazine = match attach::current_if_membarrier(core) {
-            Some(magazine) if magazine.pins.begin(core) => {
+        let magazine = attach::current_if_membarrier(core);
+        let magazine = match magazine {
+            Some(mine) if mine.pins.begin(core) => {
                 // Pairs with the heavy fence in `epoch::seal`: either it is followed by a look that finds this pin, or
                 // whoever reads under this pin finds what was retired before it.
                 light_beside_membarrier();
-                Some(magazine)
+                magazine
             }
+            Some(mine) if mine.pins.deepen() => magazine,
             _ => pin_slow(core),
         };
         Pin { core, magazine, _tier: PhantomData }
@@ -235,7 +241,7 @@ fn pin_slow(core: &'static Core) -> Option<&'static Magazine> {
             core.unlisted_pins.fetch_add(1, Ordering::Relaxed);
         }
     }
-    // As in `Tier::pin`.
+    // As in `Pin::new`.
     core.fence.light();
     magazine
 }
@@ -245,7 +251,7 @@ fn pin_slow(core: &'static Core) -> Option<&'static Magazine> {
 fn unpin_slow(core: &Core, magazine: Option<&Magazine>) {
     match magazine {
         Some(magazine) => {
-            if magazine.pins.rise() {
+            if magazine.pins.end_late() {
                 magazine.give_up();
             }
         }
