@@ -415,7 +415,8 @@ fn pins_work_while_a_thread_exits() {
     thread_local! {
         static LAST: RefCell<Option<Last>> = const { RefCell::new(None) };
     }
-    let tier: &'static Tier<u64> = Box::leak(Box::new(tier(2)));
+    static TIER: std::sync::OnceLock<Tier<u64>> = std::sync::OnceLock::new();
+    let tier = TIER.get_or_init(|| tier(2));
     let mut magazines = None;
     for _ in 0..50 {
         thread::spawn(move || {

@@ -227,9 +227,12 @@ pub(crate) type Panic = Box<dyn std::any::Any + Send>;
 
 /// Drops what the program's code has made, an error or what a panic carried, whose `Drop` may panic in turn.
 pub(crate) fn dispose(it: impl Sized) {
-    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(it))) {
-        std::mem::forget(panic);
+    let mut outcome = catch_unwind(AssertUnwindSafe(|| drop(it)));
+    for _ in 0..8 {
+        let Err(panic) = outcome else { return };
+        outcome = catch_unwind(AssertUnwindSafe(|| drop(panic)));
     }
+    std::mem::forget(outcome); // it panics for ever
 }
 
 /// Goes on with a panic that was held back, unless one is under way already (a second would abort the process).
