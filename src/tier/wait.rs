@@ -30,7 +30,7 @@ use super::allocate::{Caller, Taken, claim, find_free};
 use super::attach;
 use super::core::{Core, flags};
 use super::magazine::Hint;
-use super::values::{Panic, rethrow};
+use super::values::{Panic, dispose, rethrow};
 use super::{background, clean, help, notice, pass};
 use crate::clock;
 use crate::slot::header::{Note, Site, pack_stamp};
@@ -470,8 +470,7 @@ pub(crate) fn forget(core: &'static Core) -> Option<Result<(), Panic>> {
         let mut queue = core.waiting.lock_patiently()?;
         let entry = queue.entries.keys().next().copied().and_then(|rank| queue.remove(core, rank));
         drop(queue);
-        // A leaked waker does no harm, and one that is dropped may.
-        std::mem::forget(entry);
+        dispose(entry);
     }
     let mut outcome = Ok(());
     while core.waiting.due.load(Ordering::Relaxed) != u64::MAX {
