@@ -133,7 +133,8 @@ impl<T: Send + 'static> TierBuilder<T> {
 
     /// Discards a value whose lease is dropped by a panic: it may be half changed. Default: it is released like any other.
     ///
-    /// A lease that was made while its thread was already panicking is not affected.
+    /// A lease that was made while its thread was already panicking is not affected. Of a value held by
+    /// [`SharedLease`](crate::SharedLease)s, one that is dropped by a panic is enough; the value goes with the last.
     pub fn discard_on_panic(mut self) -> Self {
         self.watches_panics = true;
         self

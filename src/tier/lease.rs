@@ -134,11 +134,11 @@ impl<T: 'static> Lease<T> {
         (lease.core, lease.index())
     }
 
-    /// Shares the value, read-only, with whoever has the handle: [`Tier::read`](crate::Tier::read), under a pin.
+    /// Shares the value, read-only, with whoever has the handle: [`Tier::read`](crate::Tier::read), under a [pin](crate::Tier::pin).
     ///
     /// The slot is taken until somebody retires the handle ([`Tier::retire`](crate::Tier::retire)). If no `Tier` exists any more,
     /// nobody could ever read or retire it: then the value is dropped at once. Handles made by earlier detaches of the slot stay
-    /// dead. Two stores.
+    /// dead. Two stores and a light fence.
     pub fn share(self) -> Handle
     where
         T: Sync,
