@@ -14,7 +14,7 @@ use tierpool_benches::run::cast::{Cast, FALLBACK};
 use tierpool_benches::run::runner::{self, Runner};
 use tierpool_benches::run::series::Series;
 use tierpool_benches::subject::Kind;
-use tierpool_benches::workload::{self, CAPACITY, Plan, Workload, check, memory, refuse};
+use tierpool_benches::workload::{self, CAPACITY, Plan, Workload, check, memory, refuse, upkeep};
 
 #[global_allocator]
 static COUNTING: Counting = Counting;
@@ -49,6 +49,7 @@ fn main() {
         }
         Task::Weigh(subject) => memory::weigh(subject),
         Task::Serve(name, threads) => serve(find(name, *threads), options.scale),
+        Task::Upkeep(run) => upkeep::answer(*run, options.scale.rounds),
         Task::Compare => compare(&options),
     }
 }
@@ -68,6 +69,8 @@ enum Task {
     Weigh(String),
     /// For the subject [`FALLBACK`]: tierpool in one workload, asked on the input and answering on the output.
     Serve(String, usize),
+    /// For [`upkeep::apart`]: one of its workloads, in this process.
+    Upkeep(upkeep::Run),
 }
 
 /// How much is measured.
@@ -84,6 +87,9 @@ struct Scale {
     /// that others use.
     patience: Duration,
 }
+
+/// A round of upkeep takes as long as some rounds of batches.
+const ROUNDS_OF_BATCHES: usize = 3;
 
 const FULL: Scale = Scale {
     rounds: 60,
@@ -120,6 +126,7 @@ impl Options {
                 "--only" => options.only.extend(value()?.split(',').map(String::from)),
                 "--rounds" => rounds = Some(number(value()?)?.max(1)),
                 "--weigh" => options.task = Task::Weigh(value()?),
+                "--upkeep" => options.task = Task::Upkeep(upkeep_of(&value()?).ok_or("no such workload")?),
                 "--serve" => options.task = Task::Serve(value()?, number(value()?)?),
                 _ => return Err(format!("{word}?")),
             }
@@ -139,6 +146,13 @@ impl Options {
     }
 }
 
+fn upkeep_of(name: &str) -> Option<upkeep::Run> {
+    workload::ALL.iter().find_map(|workload| match workload.plan {
+        Plan::Upkeep(run) if workload.name == name => Some(run),
+        _ => None,
+    })
+}
+
 fn find(name: &str, threads: usize) -> &'static Workload {
     let mut all = workload::ALL.iter();
     all.find(|workload| workload.name == name && workload.threads == threads).expect("a workload")
@@ -155,6 +169,7 @@ fn compare(options: &Options) {
         let mut rows = match workload.plan {
             Plan::Batches(_) | Plan::Singles(_) => timed(workload, options.scale),
             Plan::Memory => weighed(workload),
+            Plan::Upkeep(run) => kept_up(workload, run, options.scale),
         };
         row::compare(&mut rows);
         progress("");
@@ -183,7 +198,7 @@ fn timed(workload: &Workload, scale: Scale) -> Vec<Row> {
     let (fill, singles) = match workload.plan {
         Plan::Batches(fill) => (fill, false),
         Plan::Singles(fill) => (fill, true),
-        Plan::Memory => unreachable!("memory is weighed"),
+        Plan::Memory | Plan::Upkeep(_) => unreachable!("these have no batches"),
     };
     let order = if singles { scale.singles / scale.rounds as u64 } else { scale.samples };
     let mut cast = Cast::new(scale.target, None);
@@ -258,6 +273,12 @@ fn weighed(workload: &Workload) -> Vec<Row> {
     rows
 }
 
+/// Runs one of the upkeep's workloads.
+fn kept_up(workload: &Workload, run: upkeep::Run, scale: Scale) -> Vec<Row> {
+    progress(&format!("{}, {} thread(s)", workload.name, workload.threads));
+    upkeep::apart(workload.name, workload.threads, run, scale.rounds.div_ceil(ROUNDS_OF_BATCHES))
+}
+
 /// The child's side of [`runner::Runner::in_process`].
 fn serve(workload: &Workload, scale: Scale) {
     ticker::start();
@@ -265,7 +286,7 @@ fn serve(workload: &Workload, scale: Scale) {
     let mut cast = Cast::new(scale.target, Some("tierpool"));
     match workload.plan {
         Plan::Batches(fill) | Plan::Singles(fill) => fill(&mut cast),
-        Plan::Memory => unreachable!("memory is weighed"),
+        Plan::Memory | Plan::Upkeep(_) => unreachable!("these have no batches"),
     }
     let runner = &mut cast.runners[0];
     for line in io::stdin().lock().lines() {

@@ -4,6 +4,7 @@ use super::row::Row;
 use crate::run::cast::FALLBACK;
 use crate::subject::Kind;
 use crate::workload::tail::CONTROL;
+use crate::workload::upkeep;
 
 /// One bar.
 #[derive(Clone, Debug)]
@@ -31,6 +32,7 @@ pub fn all(rows: &[Row]) -> Vec<Bar> {
     bars.extend(special(rows));
     bars.extend(core("with the reclaimer: ", "tierpool+reclaimer", rows));
     bars.extend(read(rows));
+    bars.extend(upkeep(rows));
     bars
 }
 
@@ -111,6 +113,25 @@ fn read(rows: Rows) -> Vec<Bar> {
         bar("read, 1 thread / crossbeam-epoch", 1.0, against(1, "crossbeam-epoch")),
         bar("read, 2 threads / sharded-slab", 1.0, against(2, "sharded-slab")),
         bar("read, 2 threads / crossbeam-epoch", 1.0, against(2, "crossbeam-epoch")),
+    ]
+}
+
+/// What a tier does for itself should take no longer than that, and be noticed by nobody.
+fn upkeep(rows: Rows) -> Vec<Bar> {
+    let whole = |workload, threads, subject| rows.extra(workload, threads, subject, "ms");
+    // Beside a thread that takes the same time and as much of the cache.
+    let noticed = |workload, [beside, streaming, _]: [&str; 3]| {
+        let slow = |subject| rows.extra(workload, 2, subject, "ns_p99_9");
+        Some(slow(beside)? / slow(streaming)?)
+    };
+    vec![
+        bar("expire: ms for 1,000,000 handles", 100.0, whole("expire", 2, upkeep::WORK)),
+        bar("expire: p99.9 of pairs / without", 1.1, noticed("expire", upkeep::PAIRS)),
+        bar("expire: p99.9 of a walk / without", 1.1, noticed("expire", upkeep::WALK)),
+        bar("leak-scan: ms for 1,000,000 slots, none to report", 20.0, whole("leak-scan", 1, upkeep::YOUNG)),
+        bar("leak-scan: ms for 1,000,000 slots, all reported before", 20.0, whole("leak-scan", 1, upkeep::REPORTED)),
+        bar("grow: p99.9 of pairs / without", 1.2, noticed("grow", upkeep::PAIRS)),
+        bar("grow: p99.9 of a walk / without", 1.2, noticed("grow", upkeep::WALK)),
     ]
 }
 

@@ -42,6 +42,23 @@ impl Series {
         f64::NAN
     }
 
+    /// The same, with a clock that moves in steps in mind: between two values that occur, in proportion to how many
+    /// operations each has. So that a small change does not show as a whole step, or not at all.
+    pub fn between(&self, q: f64) -> f64 {
+        let total: u64 = self.samples.iter().map(|sample| sample.1).sum();
+        let wanted = total as f64 * q;
+        let (mut seen, mut below) = (0.0, None);
+        for &(value, count) in &self.samples {
+            let next = seen + count as f64;
+            if next >= wanted {
+                let below = below.unwrap_or(value);
+                return below + (value - below) * (wanted - seen) / count as f64;
+            }
+            (seen, below) = (next, Some(value));
+        }
+        f64::NAN
+    }
+
     /// The median.
     pub fn median(&self) -> f64 {
         self.quantile(0.5)
@@ -78,5 +95,14 @@ mod tests {
         assert_eq!(series.quantile(0.99), 2.0);
         assert_eq!(series.max(), 3.0);
         assert_eq!(series.spread(), 0.0);
+    }
+
+    #[test]
+    fn between_two_steps_of_a_clock_lies_what_the_counts_say() {
+        let mut series = Series::default();
+        series.extend([(10.0, 90), (20.0, 10)]);
+        assert_eq!(series.between(0.95), 15.0);
+        assert_eq!(series.between(0.9), 10.0);
+        assert_eq!(series.between(1.0), 20.0);
     }
 }

@@ -12,6 +12,7 @@ pub mod read;
 pub mod refuse;
 pub mod steal;
 pub mod tail;
+pub mod upkeep;
 
 use crate::run::cast::Cast;
 
@@ -26,6 +27,8 @@ pub enum Plan {
     Singles(fn(&mut Cast)),
     /// Memory, once a subject, each in its own process.
     Memory,
+    /// What a tier does for itself, in a process of its own.
+    Upkeep(upkeep::Run),
 }
 
 /// One workload on a number of threads.
@@ -45,7 +48,7 @@ const fn batches(name: &'static str, threads: usize, fill: fn(&mut Cast)) -> Wor
 }
 
 /// All workloads.
-pub static ALL: [Workload; 20] = [
+pub static ALL: [Workload; 23] = [
     batches("floor", 1, floor::fill),
     batches("pair-64", 1, pair::alone::<64, CAPACITY>),
     batches("pair-64", 2, pair::together::<64, CAPACITY>),
@@ -64,6 +67,9 @@ pub static ALL: [Workload; 20] = [
     batches("steal-one", 2, steal::fill::<1>),
     Workload { name: "tail", threads: 1, usual: true, plan: Plan::Singles(tail::fill) },
     Workload { name: "memory", threads: 1, usual: true, plan: Plan::Memory },
+    Workload { name: "expire", threads: 2, usual: true, plan: Plan::Upkeep(upkeep::EXPIRE) },
+    Workload { name: "leak-scan", threads: 1, usual: true, plan: Plan::Upkeep(upkeep::LEAK_SCAN) },
+    Workload { name: "grow", threads: 2, usual: true, plan: Plan::Upkeep(upkeep::GROW) },
     Workload { usual: false, ..batches("depot", 1, depot::alone) },
     Workload { usual: false, ..batches("depot", 2, depot::together) },
 ];
