@@ -231,6 +231,27 @@ fn values_that_nobody_uses_are_removed_down_to_the_smallest_size() -> Outcome {
     Ok(())
 }
 
+/// Passes may be rare. What was added, cleaned or collected since the last one has not been idle since then.
+#[test]
+fn a_slot_is_idle_from_the_first_pass_that_finds_it_free() -> Outcome {
+    let mut time = Time::take();
+    let tier: Tier<u64> =
+        Tier::builder("idle").min_capacity(0).capacity(4).clean(|_| ()).idle_timeout(60 * SECOND).build_with(|| 0)?;
+    tier.reclaim();
+    time.pass(100 * SECOND);
+    tier.grow_to(4)?;
+    assert_eq!(tier.reclaim().removed, 0, "they were just added");
+    drop(tier.try_allocate_many(4)?);
+    let shared = tier.try_allocate()?.share();
+    tier.retire(shared)?;
+    time.pass(100 * SECOND);
+    let done = tier.reclaim();
+    assert_eq!((done.retired, done.removed), (1, 0), "used since the last pass");
+    time.pass(61 * SECOND);
+    assert_eq!(tier.reclaim().removed, 4);
+    Ok(())
+}
+
 /// TORTURE 11: the factory fails for a while. What there is is served, it is asked ever more rarely, and the tier recovers.
 #[test]
 fn a_factory_that_fails_for_a_while() -> Outcome {

@@ -13,7 +13,7 @@ use super::Tier;
 use super::backoff::Pauses;
 use super::core::{Core, Incarnation, flags};
 use super::depot::{BATCH, MAX_SLOTS};
-use super::life::{Idle, Ignore, Life, Sink};
+use super::life::{Idle, Ignore, Life, NEVER, Sink};
 use super::magazine::Magazine;
 use super::notice::Report;
 use super::reclaim::{self, Reclaimer};
@@ -299,8 +299,7 @@ impl<T: Send + 'static> TierBuilder<T> {
             NoCore::Table => BuildError::TooManyTiers { tier: name, max: MAX_CORES },
         })?;
         let ages = self.max_age.and_then(|max| Ages::new(max, capacity));
-        // No slot's generation is that when its tier begins.
-        let seen = || (0..capacity).map(|_| AtomicU64::new(u64::MAX)).collect();
+        let seen = || (0..capacity).map(|_| AtomicU64::new(NEVER)).collect();
         let config = [
             (self.reset.is_some() || self.on_release.is_some(), flags::PREPARES),
             (self.watches_panics, flags::WATCHES_PANICS),

@@ -33,16 +33,24 @@ pub(crate) struct Life {
 /// How long values may lie unused, and since when each has.
 pub(crate) struct Idle {
     pub(crate) timeout: Duration,
-    /// For each slot, the lower half of its generation when a pass last saw it change (upper half), and the tick of that
-    /// pass (lower half).
+    /// For each slot, the lower half of its generation when a pass first found it free (upper half), and the tick of that
+    /// pass (lower half); or [`NEVER`].
     pub(crate) seen: Box<[AtomicU64]>,
 }
+
+/// The slot was not free when a pass last looked. No slot is of such a generation.
+pub(crate) const NEVER: u64 = u64::MAX;
 
 impl Idle {
     /// In a pass: since when a slot with that word has not been used, as far as passes have seen.
     pub(crate) fn unused_since(&self, index: usize, word: Word, now: Tick) -> Tick {
         let seen = self.seen[index].load(Ordering::Relaxed);
-        if word.is_free() && (seen >> 32) as u32 == word.generation() as u32 {
+        if !word.is_free() {
+            // It may become free in its present generation, as slots do that are added, cleaned or rebuilt.
+            self.seen[index].store(NEVER, Ordering::Relaxed);
+            return now;
+        }
+        if (seen >> 32) as u32 == word.generation() as u32 {
             return Tick(seen as u32);
         }
         self.note(index, word, now);
