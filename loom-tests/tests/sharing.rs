@@ -92,7 +92,7 @@ fn a_reader_without_magazine_against_the_next_use() {
 /// Guarantee 1. A reader pins, unpins, and pins once more: its second pin, of the new epoch, is not in the way, and still says that
 /// the first is over.
 ///
-/// Guards the Release of the epoch in `epoch::seal`, and that the store that notes a pin is a Release too.
+/// Guards that the store that notes a pin is a Release too.
 #[test]
 fn a_later_pin_stands_for_the_end_of_the_earlier() {
     explore(3, || {
@@ -230,12 +230,13 @@ fn an_allocation_keeps_one_of_what_it_frees() {
         tier.retire(handles.1).unwrap();
         let other = {
             let tier = tier.clone();
-            spawn(move || drop(take(&tier)))
+            spawn(move || take(&tier))
         };
-        if let Some(mut lease) = recycle(&tier) {
+        let mut mine = recycle(&tier);
+        if let Some(lease) = &mut mine {
             lease.touch();
         }
-        other.join().unwrap();
+        drop((mine, other.join().unwrap()));
         drop(recycle(&tier));
         assert_eq!(tier.snapshot().free, 2);
         drop(tier);
