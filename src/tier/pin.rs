@@ -94,11 +94,12 @@ impl Pins {
     fn end(&self) -> bool {
         let now = self.0.load(Ordering::Relaxed);
         let depth = now & (LEFT | DEPTH);
-        let usual = depth < DEPTH;
-        if usual {
-            self.set(if depth == 1 { 0 } else { now - 1 });
+        if depth == 1 {
+            self.set(0);
+        } else if depth < DEPTH {
+            self.set(now - 1);
         }
-        usual
+        depth < DEPTH
     }
 
     /// The same where `end` does nothing. True if the magazine is to be given up.
