@@ -9,7 +9,7 @@ use std::time::Duration;
 use tierpool::{AllocateError, Lease, Local, Reclaimer, Tier};
 
 use crate::payload::Payload;
-use crate::subject::{Able, Kind, Subject};
+use crate::subject::{Able, Kind, Subject, Waits};
 
 /// How long a slot of [`Watched`] may be held before it is reported. What a program would take; a pass comes eight times as often.
 const LEAK_AFTER: Duration = Duration::from_secs(1);
@@ -117,6 +117,34 @@ impl<T: Payload, const CAP: usize> Subject for Watched<T, CAP> {
 
     fn overhead(&self) -> Option<usize> {
         Some(self.0.overhead_bytes())
+    }
+}
+
+/// A tier that lets wait: [`Tier::allocate`].
+pub struct Waiting<const BARGING: bool>(Tier<u64>);
+
+impl<const BARGING: bool> Waits for Waiting<BARGING> {
+    const NAME: &'static str = if BARGING { "tierpool-barging" } else { "tierpool" };
+    const KIND: Kind = Kind::Ours;
+
+    type Held<'a> = Lease<u64>;
+
+    fn build(slots: usize) -> Self {
+        let builder = Tier::builder("wake").capacity(slots);
+        let builder = if BARGING { builder.barging(Duration::from_millis(1)) } else { builder };
+        Self(builder.build_with(|| 0).expect("a tier of a known capacity"))
+    }
+
+    fn allocate(&self) -> Self::Held<'_> {
+        self.0.allocate().expect("an open tier")
+    }
+
+    fn value<'a>(held: &'a mut Self::Held<'_>) -> &'a mut u64 {
+        held
+    }
+
+    fn release(&self, held: Self::Held<'_>) {
+        drop(held);
     }
 }
 

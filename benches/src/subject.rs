@@ -80,6 +80,31 @@ pub trait Subject: Send + Sync + Sized + 'static {
     }
 }
 
+/// A pool that lets its users wait for a slot, which holds a number.
+pub trait Waits: Send + Sync + Sized + 'static {
+    /// Its name in the output.
+    const NAME: &'static str;
+    /// What it is.
+    const KIND: Kind;
+
+    /// What an allocation gives.
+    type Held<'a>
+    where
+        Self: 'a;
+
+    /// A new pool.
+    fn build(slots: usize) -> Self;
+
+    /// Takes a slot, blocking the thread until there is one.
+    fn allocate(&self) -> Self::Held<'_>;
+
+    /// The number in it.
+    fn value<'a>(held: &'a mut Self::Held<'_>) -> &'a mut u64;
+
+    /// Gives it back.
+    fn release(&self, held: Self::Held<'_>);
+}
+
 /// Allocate, write one byte, release.
 #[inline(always)]
 pub fn pair<'a, S: Subject>(hand: &mut S::Hand<'a>) {

@@ -118,10 +118,30 @@ fn a_waiter_against_a_counted_release() {
     });
 }
 
+/// Guarantee 9. The flag stands on after the last waiter has gone; a thread comes to wait, and needs no heavy fence.
+///
+/// Guards the look in `Seat::entered` of a waiter that finds the queue empty.
+#[test]
+fn a_waiter_under_a_flag_that_stands() {
+    explore(2, || {
+        let census = Census::default();
+        let tier = census.tier(1);
+        let held = take(&tier).unwrap();
+        drop(Task::queued(&tier));
+        let other = {
+            let tier = tier.clone();
+            spawn(move || wait(&tier))
+        };
+        drop(held);
+        other.join().unwrap();
+        assert_quiet(&tier, 2);
+    });
+}
+
 /// Guarantee 9. Two wait for one slot: the one that has it hands it on.
 ///
 /// Guards the hand-over before the give (`wait::hand_over`), and that the flag stands as long as somebody waits
-/// (`Queue::remove`).
+/// (`Queue::find_empty`).
 #[test]
 fn two_waiters_and_one_release() {
     explore(2, || {

@@ -7,7 +7,7 @@
 use super::allocate::Taken;
 use super::core::{Core, flags};
 use super::values::{Panic, Payload};
-use super::{attach, background, close, notice, rebuild, release};
+use super::{attach, background, close, notice, rebuild, release, wait};
 use crate::clock;
 use crate::slot::header::{Note, Site};
 use crate::slot::word::{State, Word};
@@ -26,7 +26,7 @@ pub(crate) fn put_off<T: 'static>(core: &'static Core, taken: Taken, site: Optio
     if now & flags::CLOSED != 0 {
         return close::bury::<T>(core, taken.index, dirty);
     }
-    if now & flags::WAITERS != 0 {
+    if wait::is_awaited(core) {
         // Somebody is to have a slot at once: this one, or another that is dirty.
         return one(core).map_or(Ok(()), |taken| hand_on(core, taken));
     }

@@ -60,7 +60,7 @@ pub(crate) fn retire(core: &'static Core, handle: Handle, site: Site) -> Result<
     let now = core.flags.load(Ordering::Relaxed);
     if now & flags::CLOSED != 0 {
         help(core);
-    } else if now & flags::WAITERS != 0 {
+    } else if wait::is_awaited(core) {
         rethrow(wait::help(core).err());
     }
     background::kick(core, clock::ticks() + 1);

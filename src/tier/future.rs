@@ -71,7 +71,7 @@ impl<'a, T: Send + 'static> Allocate<'a, T> {
                 Stage::New => {
                     // Who comes after a waiter stays behind it.
                     let passes = core.incarnation().waiting.barging.is_some();
-                    let queued = core.flags.load(Ordering::Relaxed) & flags::WAITERS != 0;
+                    let queued = core.waiting.len() > 0;
                     if (passes || !queued)
                         && let Some(lease) = self.try_now()
                     {
@@ -257,7 +257,7 @@ impl<T: Send + 'static> Tier<T> {
     #[inline]
     fn waiting(&self, site: Site, patience: Option<Duration>) -> Result<Lease<T>, AllocateError> {
         let mut wait = Allocate::new(self, site);
-        if self.core().flags.load(Ordering::Relaxed) & flags::WAITERS == 0 {
+        if self.core().waiting.len() == 0 {
             if let Some(lease) = wait.try_now() {
                 return Ok(lease);
             }

@@ -16,7 +16,7 @@ use super::notice::{self, Report};
 use super::reclaim::Reclaimed;
 use super::segments::{NoMemory, Segments};
 use super::values::{NoValue, Panic, Payload};
-use super::{background, clean, rebuild, scarcity};
+use super::{background, clean, rebuild, scarcity, wait};
 use crate::error::GrowError;
 use crate::slot::header::Note;
 use crate::slot::word::{State, Word};
@@ -137,7 +137,7 @@ fn vanish(core: &'static Core, taken: Taken) {
     // Pairs with the heavy fence of a waiter: either it finds the slot absent, and builds it, or this finds its flag, and has a
     // pass build one.
     core.fence.light();
-    if core.flags.load(Ordering::Relaxed) & flags::WAITERS != 0 {
+    if wait::is_awaited(core) {
         core.wanted.store(1, Ordering::Relaxed);
         background::kick(core, 0);
     }

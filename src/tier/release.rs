@@ -147,7 +147,7 @@ fn release_slow<T: 'static>(
         let now = core.flags.load(Ordering::Relaxed);
         rethrow(if now & flags::DEFERS == 0 {
             give_back::<T>(core, magazine, taken, site).err()
-        } else if now & flags::WAITERS != 0 {
+        } else if wait::is_awaited(core) {
             // SAFETY: as above.
             unsafe { clean::at_once::<T>(core, taken, site) }
         } else {

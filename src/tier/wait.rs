@@ -7,7 +7,8 @@
 //! **No wake-up is lost.** A waiter enters the queue, sets the flag, makes a heavy fence, and only then looks once more
 //! for a free slot. A release gives its slot, makes a light fence, and looks at the flag once more. So either the waiter
 //! finds the slot, or the release finds the flag and offers the slot it has given ([`attend`]). Waiters that come while
-//! the flag stands need no look of their own: each slot that is free then is somebody's to attend to.
+//! others wait need no look of their own: each slot that is free then is somebody's to attend to. The flag stands on for
+//! some releases after the last waiter has gone, since a heavy fence is dear; who comes into an empty queue then looks too.
 //!
 //! **No release waits.** The queue is under a lock, for which waiters may wait and releases may not. Who finds it locked
 //! leaves the flag `pending`, and whoever holds the lock looks at it after unlocking. So a thread that is stopped with
@@ -120,12 +121,27 @@ struct Call {
     waiter: Arc<Waiter>,
 }
 
+/// What a waiter does after it has come into the queue.
+enum Duty {
+    /// It set the flag: a release that has not seen it may have given a slot.
+    FenceAndLook,
+    /// It is the only one: a release may have found the queue empty just before.
+    Look,
+    /// Who was there before has done it.
+    None,
+}
+
+/// After so many releases in a row that find nobody, the flag is cleared.
+const IDLE: u32 = if cfg!(loom) { 3 } else { 64 };
+
 struct Queue {
     entries: BTreeMap<Rank, Entry>,
     next: u64,
     /// Entries that are awake, and until when one is expected to react.
     awake: usize,
     awake_until: u64,
+    /// Releases that have found nobody since somebody was here.
+    idle: u32,
     /// Who was called, in the order in which it is due.
     calls: VecDeque<Call>,
 }
@@ -143,7 +159,8 @@ pub(crate) struct Waiting {
 
 impl Waiting {
     pub(crate) fn new() -> Self {
-        let queue = Queue { entries: BTreeMap::new(), next: 0, awake: 0, awake_until: 0, calls: VecDeque::new() };
+        let queue =
+            Queue { entries: BTreeMap::new(), next: 0, awake: 0, awake_until: 0, idle: 0, calls: VecDeque::new() };
         Waiting {
             queue: Mutex::new(queue),
             pending: AtomicBool::new(false),
@@ -192,23 +209,38 @@ impl Queue {
         self.entries.iter_mut().find(|(_, entry)| entry.waker.is_some()).map(|(&rank, entry)| (rank, entry))
     }
 
-    /// Puts an entry in its place. True if it set the flag: then its waiter has a fence to make and to attend.
-    fn insert(&mut self, core: &Core, rank: Rank, entry: Entry) -> bool {
+    /// Puts an entry in its place, and says what its waiter has to do next.
+    fn insert(&mut self, core: &Core, rank: Rank, entry: Entry) -> Duty {
+        let alone = self.entries.is_empty();
         self.entries.insert(rank, entry);
+        self.idle = 0;
         core.waiting.len.store(self.entries.len(), Ordering::Relaxed);
         // AcqRel: after the closer's, if the tier is closed by now; else the closer finds the flag.
         let before = core.flags.fetch_or(flags::WAITERS, Ordering::AcqRel);
-        before & flags::WAITERS == 0 || before & flags::CLOSED != 0
+        if before & flags::WAITERS == 0 || before & flags::CLOSED != 0 {
+            Duty::FenceAndLook
+        } else if alone {
+            Duty::Look
+        } else {
+            Duty::None
+        }
+    }
+
+    /// A release finds nobody. The flag stands on for a while, since the next waiter has then no need of a heavy fence.
+    fn find_empty(&mut self, core: &Core) {
+        if self.entries.is_empty() {
+            self.idle += 1;
+            if self.idle == IDLE {
+                // Relaxed: whoever still sees the flag finds the queue empty, and whoever sets it again has the lock.
+                core.flags.fetch_and(!flags::WAITERS, Ordering::Relaxed);
+            }
+        }
     }
 
     fn remove(&mut self, core: &Core, rank: Rank) -> Option<Entry> {
         let entry = self.entries.remove(&rank)?;
         core.waiting.len.store(self.entries.len(), Ordering::Relaxed);
         self.awake -= usize::from(entry.waker.is_none());
-        if self.entries.is_empty() {
-            // Relaxed: whoever still sees the flag finds the queue empty, and whoever sets it again has the lock.
-            core.flags.fetch_and(!flags::WAITERS, Ordering::Relaxed);
-        }
         Some(entry)
     }
 
@@ -311,6 +343,7 @@ fn is_strict(core: &Core, entry: &Entry) -> bool {
 /// if the slot is to be given to all and then offered.
 pub(crate) fn hand_over(core: &'static Core, taken: Taken, site: Option<Site>) -> Option<Result<(), Panic>> {
     let mut queue = core.waiting.try_lock()?;
+    queue.find_empty(core);
     let (rank, entry) = queue.first().filter(|(_, entry)| is_strict(core, entry))?;
     let header = core.header(taken.index);
     header.set_note(Note::released(site));
@@ -376,6 +409,7 @@ fn serve(core: &'static Core, queue: &mut Queue, given: Option<Hint>) -> Option<
         }
         return None;
     }
+    queue.find_empty(core);
     let (rank, entry) = queue.first()?;
     if given.is_some() && !is_strict(core, entry) {
         return Some((queue.call(core)?, false));
@@ -456,6 +490,17 @@ pub(crate) fn help(core: &'static Core) -> Result<(), Panic> {
     outcome
 }
 
+/// Whether somebody waits, for who has just left a slot that has to be made fit for use, and made a light fence. The flag alone
+/// may stand for nobody.
+pub(crate) fn is_awaited(core: &Core) -> bool {
+    core.flags.load(Ordering::Relaxed) & flags::WAITERS != 0 && {
+        // SeqCst fence: pairs with the one in `look_after`, between a waiter's entry and its `help`: either that finds the
+        // slot, or the waiter is counted here.
+        fence(Ordering::SeqCst);
+        core.waiting.len() > 0
+    }
+}
+
 /// The tier is closed, and says so to everybody who waits.
 pub(crate) fn close(core: &'static Core) -> Result<(), Panic> {
     if core.flags.load(Ordering::Relaxed) & flags::WAITERS == 0 { Ok(()) } else { attend(core, None) }
@@ -466,7 +511,7 @@ pub(crate) fn close(core: &'static Core) -> Result<(), Panic> {
 ///
 /// `None` in the child of a fork, if a thread that is not there holds the queue: then the tier must not end.
 pub(crate) fn forget(core: &'static Core) -> Option<Result<(), Panic>> {
-    while core.flags.load(Ordering::Relaxed) & flags::WAITERS != 0 {
+    while core.waiting.len() > 0 {
         let mut queue = core.waiting.lock_patiently()?;
         let entry = queue.entries.keys().next().copied().and_then(|rank| queue.remove(core, rank));
         drop(queue);
@@ -522,9 +567,9 @@ impl Seat {
         }
         let seat = Seat { rank: Rank(queue.next), site, thread, since, waiter };
         queue.next += 1;
-        let first = queue.insert(core, seat.rank, seat.entry(waker));
+        let duty = queue.insert(core, seat.rank, seat.entry(waker));
         drop(queue);
-        let entered = seat.entered(core, first);
+        let entered = seat.entered(core, duty);
         // If another's waker panics, this wait ends with it.
         if entered.is_err() {
             seat.abandon(core);
@@ -539,14 +584,16 @@ impl Seat {
     }
 
     /// What follows an [`insert`](Queue::insert).
-    fn entered(&self, core: &'static Core, first: bool) -> Result<(), Panic> {
-        let served = if first {
-            // Pairs with the light fence of every release, between its store of the word and its look at the flags:
-            // either it finds WAITERS, or its slot is found by the look that follows.
-            core.fence.heavy();
-            attend(core, None)
-        } else {
-            settle(core)
+    fn entered(&self, core: &'static Core, duty: Duty) -> Result<(), Panic> {
+        let served = match duty {
+            Duty::FenceAndLook => {
+                // Pairs with the light fence of every release, between its store of the word and its look at the flags:
+                // either it finds WAITERS, or its slot is found by the look that follows.
+                core.fence.heavy();
+                attend(core, None)
+            }
+            Duty::Look => attend(core, None),
+            Duty::None => settle(core),
         };
         served.and(help(core))
     }
@@ -587,9 +634,9 @@ impl Seat {
             if was_awake { attend(core, None) } else { settle(core) }
         } else if self.waiter.state() == REVOKED {
             self.waiter.set(WAITING);
-            let first = old.take().is_some_and(|waker| queue.insert(core, self.rank, self.entry(waker)));
+            let duty = old.take().map_or(Duty::None, |waker| queue.insert(core, self.rank, self.entry(waker)));
             drop(queue);
-            self.entered(core, first)
+            self.entered(core, duty)
         } else {
             drop(queue);
             settle(core)

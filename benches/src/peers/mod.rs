@@ -7,3 +7,4 @@ pub mod nexus_pool;
 pub mod object_pool;
 pub mod opool;
 pub mod sharded_slab;
+pub mod waiting;

@@ -13,6 +13,7 @@ pub mod refuse;
 pub mod steal;
 pub mod tail;
 pub mod upkeep;
+pub mod wake;
 
 use crate::run::cast::Cast;
 
@@ -48,7 +49,7 @@ const fn batches(name: &'static str, threads: usize, fill: fn(&mut Cast)) -> Wor
 }
 
 /// All workloads.
-pub static ALL: [Workload; 23] = [
+pub static ALL: [Workload; 25] = [
     batches("floor", 1, floor::fill),
     batches("pair-64", 1, pair::alone::<64, CAPACITY>),
     batches("pair-64", 2, pair::together::<64, CAPACITY>),
@@ -66,6 +67,8 @@ pub static ALL: [Workload; 23] = [
     batches("steal", 2, steal::fill::<{ steal::HALF }>),
     batches("steal-one", 2, steal::fill::<1>),
     Workload { name: "tail", threads: 1, usual: true, plan: Plan::Singles(tail::fill) },
+    Workload { name: "wake", threads: 2, usual: true, plan: Plan::Singles(wake::latency) },
+    batches("wake-rate", 2, wake::rate),
     Workload { name: "memory", threads: 1, usual: true, plan: Plan::Memory },
     Workload { name: "expire", threads: 2, usual: true, plan: Plan::Upkeep(upkeep::EXPIRE) },
     Workload { name: "leak-scan", threads: 1, usual: true, plan: Plan::Upkeep(upkeep::LEAK_SCAN) },
