@@ -21,7 +21,7 @@
 use super::allocate::Taken;
 use super::core::{Core, flags};
 use super::values::{Panic, Payload, rethrow};
-use super::{attach, background, clean, handles, notice, pin, rebuild, release, wait};
+use super::{attach, background, clean, close, handles, notice, pin, rebuild, release, wait};
 use crate::clock;
 use crate::error::HandleError;
 use crate::slot::handle::Handle;
@@ -114,8 +114,7 @@ pub(crate) unsafe fn try_collect<T: 'static>(core: &'static Core, keep: bool) ->
     let mut state = core.pass.try_lock()?;
     let mut kept = None;
     free_all::<T>(core, &mut state.limbo, |taken| {
-        // In a closed tier its value was not made fit for use: it is to be dropped.
-        if keep && kept.is_none() && core.flags.load(Ordering::Relaxed) & flags::CLOSED == 0 {
+        if keep && kept.is_none() {
             kept = Some(taken);
         } else {
             clean::restore::<T>(core, taken);
@@ -168,16 +167,22 @@ fn seal(core: &Core) -> u64 {
     sealed
 }
 
-/// Takes a retired slot that nobody sees any more, and makes its value fit for the next user. `None` if the slot has ended with its
+/// Takes a retired slot that nobody sees any more, and makes its value fit for the next user. `None` if the slot ends with its
 /// tier, or could not get a new value. A panic in the program's code is reported.
 fn refit<T: 'static>(core: &'static Core, index: u32, retired: Word) -> Option<Taken> {
-    let header = core.header(index);
     let taken = Taken { word: retired.to(State::Maintenance), index };
-    if !retired.is(State::Retired) || !header.compare_exchange(retired, taken.word) {
+    if !retired.is(State::Retired) {
         return None;
     }
     if core.flags.load(Ordering::Relaxed) & flags::CLOSED != 0 {
-        return Some(taken); // to be dropped
+        // Not by way of a free slot: an allocation that has looked for one since before the close would get the value as it is.
+        if let Err(panic) = close::bury::<T>(core, index, retired) {
+            notice::tell_panic(core, &panic);
+        }
+        return None;
+    }
+    if !core.header(index).compare_exchange(retired, taken.word) {
+        return None;
     }
     // SAFETY: the exchange made a slot of this tier of `T`s ours, with its value; one that is renewed is not used again.
     let (held, panic) = unsafe {
