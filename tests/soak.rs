@@ -35,10 +35,12 @@ macro_rules! check {
 
 /// The round that is under way.
 static SEED: AtomicU64 = AtomicU64::new(0);
+static KIND: Mutex<String> = Mutex::new(String::new());
 
 fn fail(what: std::fmt::Arguments<'_>) -> ! {
     // Past the harness, which would keep it for an end that does not come.
-    let _ = writeln!(std::io::stderr(), "soak: {what}; TIERPOOL_SOAK_SEED={}", SEED.load(Ordering::Relaxed));
+    let (seed, kind) = (SEED.load(Ordering::Relaxed), KIND.lock());
+    let _ = writeln!(std::io::stderr(), "soak: {what}\nTIERPOOL_SOAK_SEED={seed}: {kind:?}");
     std::process::abort()
 }
 
@@ -280,7 +282,11 @@ impl Kind {
         if self.checks_allocate {
             let (census, cleaned) = (with(), self.cleaned());
             builder = builder.validate_on_allocate(move |value: &mut Value| {
-                check!(!cleaned || *value.note == 0, "a value that was not cleaned is examined");
+                check!(
+                    !cleaned || *value.note == 0,
+                    "a value that was not cleaned is to be handed out: {}",
+                    value.note
+                );
                 value.handled("check on allocate", |_| ());
                 !census.fails()
             });
@@ -599,7 +605,7 @@ impl<'a> Player<'a> {
             40 if self.random.u32(..20) == 0 => {
                 let cleaned = self.kind.cleaned();
                 let replaced = self.tier.retain(|value| {
-                    check!(!cleaned || *value.note == 0, "a value that was not cleaned is examined");
+                    check!(!cleaned || *value.note == 0, "a value that was not cleaned is examined: {}", value.note);
                     value.handled("retain", |_| ());
                     fastrand::u8(..) > 10
                 });
@@ -792,6 +798,7 @@ fn eventually(what: &dyn Fn() -> String, mut is_so: impl FnMut() -> bool) {
 fn round(seed: u64, time: Duration) {
     let mut random = fastrand::Rng::with_seed(seed);
     let kind = Kind::any(&mut random);
+    *KIND.lock().unwrap() = format!("{kind:?}");
     let census = Arc::new(Census::default());
     let tier = kind.tier(&census);
     census.fails.store(kind.fails, Ordering::Relaxed);

@@ -446,10 +446,11 @@ impl Model {
 
     /// A retired slot that nobody sees any more. False if it could not be made fit.
     fn refit(&mut self, slot: usize) -> bool {
-        self.go(slot, State::Maintenance);
         if self.closed {
-            return true;
+            self.free(slot);
+            return false;
         }
+        self.go(slot, State::Maintenance);
         if self.prepared(slot) == Verdict::Good && (!self.cleans || told(Code::Clean) != Verdict::Panic) {
             if self.cleans {
                 self.slots[slot].note = 0;
@@ -711,9 +712,7 @@ impl Model {
     fn close(&mut self) -> bool {
         self.closed = true;
         let panic = self.sweep(&[State::Free, State::Dirty]);
-        for slot in self.collect() {
-            self.free(slot);
-        }
+        self.collect();
         panic
     }
 
@@ -1140,9 +1139,7 @@ impl World {
                     self.model.go(slot, State::Retired);
                     self.model.retired.push(slot);
                     if self.model.closed {
-                        for slot in self.model.collect() {
-                            self.model.free(slot);
-                        }
+                        self.model.collect();
                     }
                 }
                 match tier.retire(handle) {
