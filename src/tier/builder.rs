@@ -418,6 +418,7 @@ impl<T: Send + 'static> Unopened<T> {
         core.quarantined.store(0, Ordering::Relaxed);
         core.rebuilding.succeeded();
         core.absent.store(capacity - min, Ordering::Relaxed);
+        core.built.store(min, Ordering::Relaxed);
         core.first_absent.store(min as u32, Ordering::Relaxed);
         core.growing.succeeded();
         core.wanted.store(0, Ordering::Relaxed);

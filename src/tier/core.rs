@@ -156,7 +156,9 @@ pub(crate) struct Core {
     pub(crate) rebuilding: Backoff,
     /// Slots that are `Absent` in an open tier.
     pub(crate) absent: AtomicUsize,
-    /// Where the first of them may be.
+    /// Slots that are not, less those whose value is only being made.
+    pub(crate) built: AtomicUsize,
+    /// Where the first absent one may be.
     pub(crate) first_absent: AtomicU32,
     /// When to try again to build them.
     pub(crate) growing: Backoff,
@@ -237,6 +239,7 @@ impl Core {
             quarantined: AtomicUsize::new(0),
             rebuilding: Backoff::new(),
             absent: AtomicUsize::new(0),
+            built: AtomicUsize::new(0),
             first_absent: AtomicU32::new(0),
             growing: Backoff::new(),
             wanted: AtomicU32::new(0),

@@ -50,6 +50,7 @@ fn add(core: &'static Core) -> Result<Option<Taken>, NoSlot> {
         vanish(core, taken);
         return Err(NoSlot::Factory(why));
     }
+    core.built.fetch_add(1, Ordering::Relaxed);
     core.growing.succeeded();
     Ok(Some(taken))
 }
@@ -131,8 +132,9 @@ fn claim_in(core: &'static Core, slots: std::ops::Range<u32>) -> Option<Taken> {
 fn vanish(core: &'static Core, taken: Taken) {
     let header = core.header(taken.index);
     header.set_note(Note::None);
-    header.give(taken.word.to(State::Absent));
+    // Before the word: whoever claims the slot counts it off again.
     core.absent.fetch_add(1, Ordering::Relaxed);
+    header.give(taken.word.to(State::Absent));
     core.first_absent.fetch_min(taken.index, Ordering::Relaxed);
     // Pairs with the heavy fence of a waiter: either it finds the slot absent, and builds it, or this finds its flag, and has a
     // pass build one.
@@ -222,10 +224,10 @@ pub(crate) fn shrink_to<T: 'static>(core: &'static Core, slots: usize) -> usize 
     core.present()
 }
 
-/// Removes one slot if it is free and the tier is larger than `min`. In a pass only, so that the size is not undercut. A panic
-/// in the value's `Drop` is returned.
+/// Removes one slot if it is free and the tier is larger than `min`. In a pass only, so that the size is not undercut; and a
+/// slot that is only being built does not count, since its factory may fail. A panic in the value's `Drop` is returned.
 pub(crate) fn remove<T: 'static>(core: &'static Core, index: u32, free: Word, min: usize) -> Result<bool, Panic> {
-    if core.present() <= min || !free.is_free() {
+    if core.built.load(Ordering::Relaxed) <= min || !free.is_free() {
         return Ok(false);
     }
     let word = free.to(State::Maintenance);
@@ -237,6 +239,7 @@ pub(crate) fn remove<T: 'static>(core: &'static Core, index: u32, free: Word, mi
     }
     // SAFETY: the exchange made the slot ours, from a state with a value; from here on it has none.
     let outcome = unsafe { Payload::<T>::of(core).drop_value(index) };
+    core.built.fetch_sub(1, Ordering::Relaxed);
     vanish(core, Taken { word, index });
     outcome.map(|()| true)
 }
