@@ -19,8 +19,22 @@ pub(crate) const TICK_MILLIS: u32 = 10;
 pub(crate) struct Tick(pub(crate) u32);
 
 static START: OnceLock<Instant> = OnceLock::new();
+
 /// In ticks since [`START`].
+#[cfg(not(loom))]
 static NOW: AtomicU64 = AtomicU64::new(0);
+
+// Each model's own: all its threads run on the one thread of its test.
+#[cfg(loom)]
+std::thread_local! { static NOW: AtomicU64 = const { AtomicU64::new(0) } }
+
+#[inline(always)]
+fn with_now<R>(use_it: impl FnOnce(&AtomicU64) -> R) -> R {
+    #[cfg(not(loom))]
+    return use_it(&NOW);
+    #[cfg(loom)]
+    return NOW.with(use_it);
+}
 
 /// Starts the clock; called before the first tier exists, so that [`tick`] never waits for an initialiser.
 pub(crate) fn init() {
@@ -60,27 +74,27 @@ pub fn tick_to(now: Instant) {
     if let Some(start) = START.get() {
         let ticks = now.saturating_duration_since(*start).as_millis() / u128::from(TICK_MILLIS);
         // Relaxed: a lone number; readers tolerate any recent value. The largest wins, so that it never goes back.
-        NOW.fetch_max(ticks as u64, Ordering::Relaxed);
+        with_now(|clock| clock.fetch_max(ticks as u64, Ordering::Relaxed));
     }
 }
 
-/// Sets the time of an execution of loom, which begins at 0.
+/// Sets the time of a model's execution.
 #[cfg(loom)]
 pub(crate) fn set(ticks: u32) {
-    NOW.store(u64::from(ticks), Ordering::Relaxed);
+    with_now(|now| now.store(u64::from(ticks), Ordering::Relaxed));
 }
 
 /// The coarse clock as it stands: one relaxed load.
 #[inline]
 pub(crate) fn now() -> Tick {
     // Truncation is the documented wrap.
-    Tick(NOW.load(Ordering::Relaxed) as u32)
+    Tick(ticks() as u32)
 }
 
 /// The same, as a number that does not wrap: for what is due at some time.
-#[inline]
+#[inline(always)]
 pub(crate) fn ticks() -> u64 {
-    NOW.load(Ordering::Relaxed)
+    with_now(|now| now.load(Ordering::Relaxed))
 }
 
 /// The number of the first tick that is at least `after` later than the present one.

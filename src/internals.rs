@@ -2,12 +2,16 @@
 
 use std::panic::Location;
 
+use crate::slot::word::Word;
+use crate::sync::Ordering;
+use crate::sync::arena::zeroed_slice;
 use crate::tier::allocate::{self, Caller};
-use crate::tier::core::Core;
+use crate::tier::chain::{Chain, Link};
+use crate::tier::core::{Core, flags};
 use crate::tier::depot::Depot;
 use crate::tier::{Tier, attach};
-use crate::tier::{epoch, help, scarcity, wait};
-use crate::{Allocate, AllocateError, Handle, Lease};
+use crate::tier::{epoch, help, scarcity, segments, wait};
+use crate::{Allocate, AllocateError, Handle, Lease, clock};
 
 /// Ends the calling thread's use of all tiers, as its exit does.
 pub fn exit_thread() {
@@ -21,6 +25,77 @@ pub fn search<T: Send + 'static>(tier: &Tier<T>) -> Option<Lease<T>> {
     let taken = scarcity::find_or_refuse(tier.core(), &caller)?;
     // SAFETY: as in `Tier::try_allocate`.
     Some(unsafe { Lease::new(tier.core(), taken.index) })
+}
+
+/// The last step of that: the proof, by the count if there is a certificate.
+#[track_caller]
+pub fn scan<T: Send + 'static>(tier: &Tier<T>) -> Option<Lease<T>> {
+    let caller = Caller { site: Location::caller(), magazine: None };
+    let now = tier.core().flags.load(Ordering::Relaxed);
+    let counting = (now & flags::CERTIFIED != 0).then_some(now);
+    let taken = scarcity::scan(tier.core(), &caller, counting)?;
+    // SAFETY: as in `Tier::try_allocate`.
+    Some(unsafe { Lease::new(tier.core(), taken.index) })
+}
+
+/// Sets the time of the calling model, in ticks of the coarse clock.
+pub fn set_clock(ticks: u32) {
+    clock::set(ticks);
+}
+
+/// A chain of slots alone.
+pub struct Slots {
+    chain: Chain,
+    links: &'static [Link],
+}
+
+impl Slots {
+    /// A chain for `slots` slots, without any.
+    pub fn new(slots: usize) -> Option<Self> {
+        Some(Slots { chain: Chain::new(), links: zeroed_slice(slots)? })
+    }
+
+    /// Adds a slot that is not in it.
+    pub fn add(&self, index: u32) {
+        self.chain.add(self.links, index);
+    }
+
+    /// Takes the slot that was added last.
+    pub fn take(&self) -> Option<u32> {
+        let (index, _) = self.chain.take(self.links, |_| Word::from_bits(0))?;
+        Some(index)
+    }
+}
+
+/// Who needs the memory of a segment; no memory.
+pub struct Users(segments::Word);
+
+impl Default for Users {
+    fn default() -> Self {
+        Users(segments::Word::new())
+    }
+}
+
+impl Users {
+    /// One more user; whether there is memory. `None` while it is being taken.
+    pub fn enter(&self) -> Option<bool> {
+        self.0.enter()
+    }
+
+    /// There is memory.
+    pub fn back(&self) {
+        self.0.back();
+    }
+
+    /// One user less; true if the caller is to take the memory back.
+    pub fn leave(&self) -> bool {
+        self.0.leave()
+    }
+
+    /// It was taken back.
+    pub fn bare(&self) {
+        self.0.bare();
+    }
 }
 
 /// A depot alone.

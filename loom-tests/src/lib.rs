@@ -31,6 +31,7 @@ pub fn explore(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
     stop_at_the_first_failure();
     builder.check(move || {
         counted.fetch_add(1, Ordering::Relaxed);
+        tierpool::internals::set_clock(0);
         model();
     });
     // To the real stderr, past the test harness: a log of how far each model went is wanted of passing tests too.
@@ -85,15 +86,20 @@ impl Census {
 
     /// A tier whose factory fails at the attempts (from 0) that `fails` says.
     pub fn tier_failing(&self, capacity: usize, fails: impl Fn(usize) -> bool + Send + Sync + 'static) -> Tier<Value> {
-        self.build(Tier::builder("model").capacity(capacity), fails)
+        self.tier_of_failing(Tier::builder("model").capacity(capacity), fails)
     }
 
     /// A tier that is told more than its capacity.
     pub fn tier_of(&self, builder: TierBuilder<Value>) -> Tier<Value> {
-        self.build(builder, |_| false)
+        self.tier_of_failing(builder, |_| false)
     }
 
-    fn build(&self, builder: TierBuilder<Value>, fails: impl Fn(usize) -> bool + Send + Sync + 'static) -> Tier<Value> {
+    /// Both.
+    pub fn tier_of_failing(
+        &self,
+        builder: TierBuilder<Value>,
+        fails: impl Fn(usize) -> bool + Send + Sync + 'static,
+    ) -> Tier<Value> {
         let (census, tools) = (self.clone(), Tools { bench: Arc::default(), ended: Arc::clone(&self.ended) });
         let factory = move || {
             tools.bench.use_it();
@@ -120,6 +126,11 @@ impl Census {
     pub fn assert_ended(&self) {
         assert_eq!(self.dropped(), self.made(), "each value is dropped exactly once");
         assert_eq!(self.ended.load(Ordering::Relaxed), 1, "the incarnation ends once, with its last value");
+    }
+
+    /// Whether the incarnation has ended.
+    pub fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed) > 0
     }
 
     fn made(&self) -> usize {
@@ -174,6 +185,20 @@ impl Value {
     pub fn touch(&mut self) {
         // SAFETY: the lease is the only way here, and loom fails the model if it is not.
         self.cell.with_mut(|uses| unsafe { *uses += 1 });
+    }
+
+    /// The same for who has it from a tier that cleans.
+    pub fn use_clean(&mut self) {
+        // SAFETY: as above.
+        let before = self.cell.with_mut(|uses| unsafe { std::mem::replace(&mut *uses, *uses + 1) });
+        assert_eq!(before, 0, "a value is clean when it is handed out");
+    }
+
+    /// What such a tier does between two uses.
+    pub fn clean(&mut self) {
+        // SAFETY: as above.
+        let before = self.cell.with_mut(|uses| unsafe { std::mem::take(&mut *uses) });
+        assert_ne!(before, 0, "a value is cleaned once a use");
     }
 }
 

@@ -65,3 +65,49 @@ fn a_rebuilt_slot_can_be_had() {
         census.assert_ended();
     });
 }
+
+/// Guarantees 1 and 4. The same with a pass of the reclaimer that rebuilds: the slot is free or gone, and gone in the end.
+///
+/// Guards the exchange in `rebuild::one`, and that `rebuild::all` gives the slot back as any release does.
+#[test]
+fn rebuild_in_a_pass_against_close() {
+    explore(3, || {
+        let census = Census::default();
+        let tier = census.tier_failing(1, |attempt| attempt == 1);
+        take(&tier).unwrap().discard();
+        let other = {
+            let tier = tier.clone();
+            spawn(move || tier.reclaim())
+        };
+        tier.close();
+        other.join().unwrap();
+        assert_eq!(tier.snapshot().absent, 1);
+        census.assert_all_dropped();
+        drop(tier);
+        census.assert_ended();
+    });
+}
+
+/// Guarantee 1. The reclaimer and an allocation meet at one quarantined slot: one of them rebuilds it.
+///
+/// Guards the exchange in `rebuild::one`.
+#[test]
+fn rebuild_in_a_pass_against_an_allocation_that_rebuilds() {
+    explore(3, || {
+        let census = Census::default();
+        let tier = census.tier_failing(1, |attempt| attempt == 1);
+        take(&tier).unwrap().discard();
+        let other = {
+            let tier = tier.clone();
+            spawn(move || tier.reclaim().rebuilt)
+        };
+        let mine = take(&tier);
+        let rebuilt = other.join().unwrap();
+        assert!(rebuilt == 1 || mine.is_some(), "somebody has rebuilt the slot");
+        drop(mine);
+        let now = tier.snapshot();
+        assert_eq!((now.free, now.quarantined), (1, 0), "{now:?}");
+        drop(tier);
+        census.assert_ended();
+    });
+}

@@ -1,7 +1,7 @@
 //! No false exhaustion (guarantee 2): the exact refusal, and the cheap one by count and certificate.
 #![cfg(loom)]
 
-use tierpool::internals::search;
+use tierpool::internals::{scan, search};
 use tierpool_loom::{Census, assert_quiet, explore, spawn, take};
 
 /// Guarantee 2. Two slots, of which one is always free, though not always the same: a search that looks at one after the other
@@ -19,13 +19,38 @@ fn a_refusal_only_when_nothing_was_free() {
         two.release(second);
         let other = {
             let tier = tier.clone();
-            spawn(move || assert!(search(&tier).is_some(), "refused although one slot of two was always free"))
+            spawn(move || assert!(scan(&tier).is_some(), "refused although one slot of two was always free"))
         };
         // The free slot moves: now the first is free, then the second is held, by a hint that only `two` has.
         one.release(first);
         let second = two.try_allocate().unwrap();
         other.join().unwrap();
         drop(second);
+    });
+}
+
+/// Guarantee 2. The same when the count decides: one look at the words is enough, and the count of what has become free since
+/// it began must be zero, in the scarcity in which it began.
+///
+/// Guards `scarcity::none_counted` in `scarcity::scan`: the count, and the look at the flags after it.
+#[test]
+fn a_refusal_by_one_look_and_the_count() {
+    explore(2, || {
+        let census = Census::default();
+        let tier = census.tier(3);
+        let mut local = tier.local();
+        let (a, b, c) = (take(&tier).unwrap(), take(&tier).unwrap(), take(&tier).unwrap());
+        assert!(take(&tier).is_none(), "all are held"); // from here on the count decides
+        drop(c); // counted
+        let other = {
+            let tier = tier.clone();
+            spawn(move || assert!(scan(&tier).is_some(), "refused although one slot of three was always free"))
+        };
+        drop(a); // counted, and the end of scarcity
+        drop(b); // not counted; its hint in this thread's magazine
+        let held = (local.try_allocate(), local.try_allocate()); // what was counted
+        other.join().unwrap();
+        drop(held);
     });
 }
 

@@ -167,7 +167,7 @@ pub(crate) fn pass(core: &Core, caller: &Caller) -> Pass {
 /// nothing free is enough: what was free without being counted would have been found, so from then on a count of zero says
 /// that nothing is. Otherwise two passes with equal sums are the proof; if they differ, somebody has allocated or released,
 /// and it looks again. A sum may wrap, but cannot come round by what other threads do in the time of a pass.
-fn scan(core: &'static Core, caller: &Caller, counting: Option<u64>) -> Option<Taken> {
+pub(crate) fn scan(core: &'static Core, caller: &Caller, counting: Option<u64>) -> Option<Taken> {
     let mut before = None;
     loop {
         let dirty = core.dirty.head();

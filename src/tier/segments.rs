@@ -9,6 +9,9 @@ use std::io;
 use crate::sync::pages::{Reserved, page};
 use crate::sync::{AtomicU32, Ordering};
 
+/// Who needs a segment, and whether it has memory.
+pub(crate) struct Word(AtomicU32);
+
 /// The segment has memory.
 const BACKED: u32 = 1 << 31;
 /// Its memory is being taken back.
@@ -29,7 +32,7 @@ pub(crate) struct Segments {
     capacity: usize,
     /// Slots a segment.
     each: usize,
-    words: Box<[AtomicU32]>,
+    words: Box<[Word]>,
 }
 
 /// Why a segment has no memory.
@@ -47,7 +50,7 @@ impl Segments {
         let space = Reserved::new(bytes, align)?;
         let per_segment = SEGMENT_BYTES.max(page()).checked_div(slot_bytes).unwrap_or(capacity).max(1);
         let each = per_segment.max(capacity.div_ceil(MAX_SEGMENTS)).min(capacity);
-        let words = (0..capacity.div_ceil(each)).map(|_| AtomicU32::new(0)).collect();
+        let words = (0..capacity.div_ceil(each)).map(|_| Word::new()).collect();
         Ok(Segments { first: space.first(align), space, slot_bytes, capacity, each, words })
     }
 
@@ -74,32 +77,20 @@ impl Segments {
 
     /// How many need the segment.
     pub(crate) fn users(&self, segment: usize) -> usize {
-        (self.words[segment].load(Ordering::Relaxed) & USERS) as usize
+        self.words[segment].users()
     }
 
     /// Says that one more needs the segment, and sees to it that it has memory.
     pub(crate) fn enter(&self, segment: usize) -> Result<(), NoMemory> {
         let word = &self.words[segment];
-        let mut now = word.load(Ordering::Relaxed);
-        loop {
-            if now & TAKING != 0 {
-                return Err(NoMemory::Leaving);
-            }
-            // Acquire: pairs with the Release in `leave` and below; what the system did for another is done for us.
-            match word.compare_exchange_weak(now, now + 1, Ordering::Acquire, Ordering::Relaxed) {
-                Ok(_) => break,
-                Err(other) => now = other,
-            }
-        }
-        if now & BACKED == 0 {
+        if !word.enter().ok_or(NoMemory::Leaving)? {
             let (first, bytes) = self.range(segment);
             // SAFETY: the range is a segment of this reservation.
             if let Err(why) = unsafe { Reserved::commit(first, bytes) } {
                 self.leave(segment);
                 return Err(NoMemory::Refused(why));
             }
-            // Release: pairs with the Acquire above.
-            word.fetch_or(BACKED, Ordering::Release);
+            word.back();
         }
         Ok(())
     }
@@ -107,17 +98,12 @@ impl Segments {
     /// One less needs the segment; the last takes its memory back.
     pub(crate) fn leave(&self, segment: usize) {
         let word = &self.words[segment];
-        // Release: pairs with the Acquire below; every use of the memory comes before it is taken back.
-        if word.fetch_sub(1, Ordering::Release) != BACKED | 1 {
-            return;
-        }
-        if word.compare_exchange(BACKED, TAKING, Ordering::Acquire, Ordering::Relaxed).is_ok() {
+        if word.leave() {
             let (first, bytes) = self.range(segment);
             // SAFETY: the range is a segment of this reservation. Nobody needs it, and nobody enters while the word
             // says that it is being taken.
             unsafe { Reserved::decommit(first, bytes) };
-            // Release: pairs with the Acquire in `enter`.
-            word.store(0, Ordering::Release);
+            word.bare();
         }
     }
 
@@ -138,5 +124,49 @@ impl Segments {
     fn range(&self, segment: usize) -> (*mut u8, usize) {
         let slots = self.slots(segment);
         (self.first.wrapping_add(slots.start as usize * self.slot_bytes), slots.len() * self.slot_bytes)
+    }
+}
+
+impl Word {
+    /// Of a segment that nobody needs, without memory.
+    pub(crate) fn new() -> Self {
+        Word(AtomicU32::new(0))
+    }
+
+    fn users(&self) -> usize {
+        (self.0.load(Ordering::Relaxed) & USERS) as usize
+    }
+
+    /// One more needs the segment. Whether it has memory; if not, the caller gives it some, and says so by
+    /// [`back`](Self::back). `None` while its memory is being taken.
+    pub(crate) fn enter(&self) -> Option<bool> {
+        let mut now = self.0.load(Ordering::Relaxed);
+        while now & TAKING == 0 {
+            // Acquire: pairs with the Release in `back` and `bare`; what the system did for another is done for us.
+            match self.0.compare_exchange_weak(now, now + 1, Ordering::Acquire, Ordering::Relaxed) {
+                Ok(_) => return Some(now & BACKED != 0),
+                Err(other) => now = other,
+            }
+        }
+        None
+    }
+
+    /// The segment has memory.
+    pub(crate) fn back(&self) {
+        // Release: pairs with the Acquire in `enter`.
+        self.0.fetch_or(BACKED, Ordering::Release);
+    }
+
+    /// The caller needs the segment no more. If true, it takes the memory back, and says so by [`bare`](Self::bare).
+    pub(crate) fn leave(&self) -> bool {
+        // Release: pairs with the Acquire below; every use of the memory comes before it is taken back.
+        self.0.fetch_sub(1, Ordering::Release) == BACKED | 1
+            && self.0.compare_exchange(BACKED, TAKING, Ordering::Acquire, Ordering::Relaxed).is_ok()
+    }
+
+    /// The segment's memory has been taken.
+    pub(crate) fn bare(&self) {
+        // Release: pairs with the Acquire in `enter`.
+        self.0.store(0, Ordering::Release);
     }
 }
