@@ -10,7 +10,7 @@ use crate::tier::chain::{Chain, Link};
 use crate::tier::core::{Core, flags};
 use crate::tier::depot::Depot;
 use crate::tier::{Tier, attach};
-use crate::tier::{epoch, help, scarcity, segments, wait};
+use crate::tier::{epoch, grow, help, scarcity, segments, wait};
 use crate::{Allocate, AllocateError, Handle, Lease, clock};
 
 /// Ends the calling thread's use of all tiers, as its exit does.
@@ -128,6 +128,15 @@ pub fn time_out<T: Send + 'static>(wait: Allocate<'_, T>) -> Result<Lease<T>, Al
 /// What an allocation does before it is refused, and the reclaimer in its pass: takes back the grants that are overdue.
 pub fn revoke<T: Send + 'static>(tier: &Tier<T>) {
     wait::revoke_overdue(tier.core());
+}
+
+/// A slot that was absent, for an allocation that finds nothing else.
+#[track_caller]
+pub fn build<T: Send + 'static>(tier: &Tier<T>) -> Option<Lease<T>> {
+    let caller = Caller { site: Location::caller(), magazine: None };
+    let taken = help::lease(tier.core(), grow::one(tier.core())?, &caller);
+    // SAFETY: as in `Tier::try_allocate`.
+    Some(unsafe { Lease::new(tier.core(), taken.index) })
 }
 
 /// A slot that was retired, for an allocation that finds nothing else.

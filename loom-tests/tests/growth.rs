@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use loom::cell::UnsafeCell;
 use tierpool::Tier;
-use tierpool::internals::Users;
+use tierpool::internals::{Users, build};
 use tierpool_loom::{Census, Value, explore, spawn, take};
 
 /// A tier that begins without slots.
@@ -20,14 +20,14 @@ fn tier(census: &Census, capacity: usize) -> Tier<Value> {
 /// Guards the exchange in `grow::claim_in`.
 #[test]
 fn growth_against_growth_at_capacity() {
-    explore(2, || {
+    explore(3, || {
         let census = Census::default();
         let tier = tier(&census, 1);
         let other = {
             let tier = tier.clone();
-            spawn(move || take(&tier))
+            spawn(move || build(&tier))
         };
-        let mine = take(&tier);
+        let mine = build(&tier);
         let theirs = other.join().unwrap();
         assert_ne!(mine.is_some(), theirs.is_some(), "one slot, one lease");
         drop((mine, theirs));
@@ -43,14 +43,14 @@ fn growth_against_growth_at_capacity() {
 /// Guards that `grow::claim` goes on to the next slot when it has lost one, and looks from the beginning if its hint misled it.
 #[test]
 fn growth_against_growth() {
-    explore(1, || {
+    explore(2, || {
         let census = Census::default();
         let tier = tier(&census, 2);
         let other = {
             let tier = tier.clone();
-            spawn(move || take(&tier))
+            spawn(move || build(&tier))
         };
-        let mine = take(&tier);
+        let mine = build(&tier);
         let theirs = other.join().unwrap();
         assert!(mine.is_some() && theirs.is_some(), "refused although a slot was absent throughout");
         drop((mine, theirs));
@@ -108,15 +108,15 @@ fn growth_for_others_against_close() {
 /// Guards `grow::vanish`.
 #[test]
 fn growth_that_fails_against_growth() {
-    explore(1, || {
+    explore(2, || {
         let census = Census::default();
         let builder = Tier::builder("model").capacity(1).min_capacity(0);
         let tier = census.tier_of_failing(builder, |attempt| attempt == 0);
         let other = {
             let tier = tier.clone();
-            spawn(move || take(&tier))
+            spawn(move || build(&tier))
         };
-        let mine = take(&tier);
+        let mine = build(&tier);
         let theirs = other.join().unwrap();
         assert!(mine.is_none() || theirs.is_none(), "one slot, one lease");
         drop((mine, theirs));
