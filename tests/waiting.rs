@@ -1,5 +1,7 @@
 //! Waiting: a slot goes to whoever waited first, no wake-up and no slot is lost, and nobody who does not react stops others.
 
+#![cfg(not(loom))] // tokio has a loom of its own under that flag
+
 mod common;
 
 use std::future::Future;
