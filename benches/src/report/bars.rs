@@ -120,10 +120,7 @@ fn read(rows: Rows) -> Vec<Bar> {
 fn upkeep(rows: Rows) -> Vec<Bar> {
     let whole = |workload, threads, subject| rows.extra(workload, threads, subject, "ms");
     // Beside a thread that takes the same time and as much of the cache.
-    let noticed = |workload, [beside, streaming, _]: [&str; 3]| {
-        let slow = |subject| rows.extra(workload, 2, subject, "ns_p99_9");
-        Some(slow(beside)? / slow(streaming)?)
-    };
+    let noticed = |workload, [beside, ..]: [&str; 3]| rows.extra(workload, 2, beside, upkeep::TO_STREAMING);
     vec![
         bar("expire: ms for 1,000,000 handles", 100.0, whole("expire", 2, upkeep::WORK)),
         bar("expire: p99.9 of pairs / without", 1.1, noticed("expire", upkeep::PAIRS)),

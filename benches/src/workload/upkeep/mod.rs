@@ -33,6 +33,9 @@ pub const SLOTS: usize = 1_000_000;
 /// After this long a workload makes do with the rounds it has.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// How long threads run after a preparation, untimed.
+const SETTLING: Duration = Duration::from_millis(5);
+
 /// Bytes of a slot's header.
 const HEADER: usize = 32;
 
@@ -43,12 +46,14 @@ type Load = Inline<64>;
 pub const PAIRS: [&str; 3] = ["pairs", "pairs-streaming", "pairs-spinning"];
 /// The same for a walk.
 pub const WALK: [&str; 3] = ["walk", "walk-streaming", "walk-spinning"];
+/// The ratio of the third number, in the rows.
+pub const TO_STREAMING: &str = "ratio_to_streaming";
 /// The work itself.
 pub const WORK: &str = "the-work";
 
-/// What comes out of one workload: a subject, its median and 99th of a hundred nanoseconds, the 999th of a thousand, and
-/// milliseconds for the whole.
-pub type Figure = (&'static str, Kind, [f64; 4]);
+/// What comes out of one workload: a subject, its median and 99th of a hundred nanoseconds, the 999th of a thousand, the same
+/// divided by what it was beside [`stream`] in the same round, and milliseconds for the whole.
+pub type Figure = (&'static str, Kind, [f64; 5]);
 
 /// A workload, run in this process; so many rounds.
 pub type Run = fn(rounds: usize) -> Vec<Figure>;
@@ -72,8 +77,8 @@ pub fn apart(workload: &'static str, threads: usize, run: Run, rounds: usize) ->
     assert_eq!(text.lines().count(), subjects.len(), "a line for each subject");
     let rows = text.lines().zip(subjects).map(|(line, (subject, kind, _))| {
         let numbers: Vec<f64> = line.split_whitespace().map(|word| word.parse().expect("a number")).collect();
-        let [median, p99, p99_9, whole] = numbers[..] else { panic!("four numbers") };
-        let extras = vec![("ns_p99_9", p99_9), ("ms", whole)];
+        let [median, p99, p99_9, ratio, whole] = numbers[..] else { panic!("five numbers") };
+        let extras = vec![("ns_p99_9", p99_9), (TO_STREAMING, ratio), ("ms", whole)];
         Row::new(workload, threads, subject, kind, (median, p99), extras)
     });
     rows.collect()
@@ -120,6 +125,8 @@ fn beside<C: Chore>(rounds: usize) -> Vec<Figure> {
                 let way = [Way::Pairs, Way::Walk][round % 2];
                 let [beside, streaming, spinning] = &mut tallies[round % 2];
                 chore.prepare();
+                // What the preparation has left in the depot and the caches is not to be found by the first in turn alone.
+                stage.phase(way, || spin(last.min(SETTLING)));
                 spinning.add(stage.phase(way, || spin(last)).1);
                 streaming.add(stage.phase(way, || stream(&mut memory, last)).1);
                 let (time, walked) = stage.phase(way, || chore.work());
@@ -132,35 +139,39 @@ fn beside<C: Chore>(rounds: usize) -> Vec<Figure> {
     let kinds = [Kind::Ours, Kind::Floor, Kind::Floor];
     let beside = [PAIRS, WALK].into_iter().zip(&tallies).flat_map(|(names, tallies)| {
         let figures = names.into_iter().zip(kinds).zip(tallies);
-        figures.map(|((name, kind), tally)| (name, kind, tally.numbers()))
+        figures.map(|((name, kind), tally)| (name, kind, tally.numbers(&tallies[1])))
     });
     beside.chain([(WORK, Kind::Ours, per_slot(&whole))]).collect()
 }
 
 /// The work's own times: a slot, and in all.
-fn per_slot(whole: &Series) -> [f64; 4] {
+fn per_slot(whole: &Series) -> [f64; 5] {
     let each = |time: f64| time / SLOTS as f64;
-    [each(whole.median()), each(whole.quantile(0.99)), f64::NAN, whole.median() / 1e6]
+    [each(whole.median()), each(whole.quantile(0.99)), f64::NAN, f64::NAN, whole.median() / 1e6]
 }
 
-/// What walkers noticed, round by round: medians of the rounds are shown, so that one that the machine spoiled does not count.
+/// What was noticed, round by round: the median, the 99th of a hundred, the 999th of a thousand. Medians of the rounds are shown,
+/// so that one that the machine spoiled does not count.
 #[derive(Default)]
-struct Tally {
-    medians: Series,
-    p99: Series,
-    p99_9: Series,
-}
+struct Tally(Vec<[f64; 3]>);
 
 impl Tally {
     fn add(&mut self, walked: Series) {
-        self.medians.extend([(walked.between(0.5), 1)]);
-        self.p99.extend([(walked.between(0.99), 1)]);
-        self.p99_9.extend([(walked.between(0.999), 1)]);
+        self.0.push([0.5, 0.99, 0.999].map(|share| walked.between(share)));
     }
 
-    fn numbers(&self) -> [f64; 4] {
-        [self.medians.median(), self.p99.median(), self.p99_9.median(), f64::NAN]
+    fn numbers(&self, other: &Tally) -> [f64; 5] {
+        let [median, p99, p99_9] = [0, 1, 2].map(|place| middle(self.0.iter().map(|round| round[place])));
+        // Round by round: within one, the machine's mood is the same.
+        let ratio = middle(self.0.iter().zip(&other.0).map(|(mine, others)| mine[2] / others[2]));
+        [median, p99, p99_9, ratio, f64::NAN]
     }
+}
+
+fn middle(values: impl Iterator<Item = f64>) -> f64 {
+    let mut series = Series::default();
+    series.extend(values.map(|value| (value, 1)));
+    series.median()
 }
 
 /// Computes for so long.
@@ -201,7 +212,7 @@ mod tests {
             let figures = run(1);
             let names = |figures: &[Figure]| figures.iter().map(|figure| figure.0).collect::<Vec<_>>();
             assert_eq!(names(&figures), names(&run(0)));
-            for (subject, _, [median, _, slow, ms]) in figures {
+            for (subject, _, [median, _, slow, _, ms]) in figures {
                 let measured = if whole.contains(&subject) { ms } else { slow.max(ms) };
                 assert!(median > 0.0 && measured > 0.0, "{subject}");
             }
