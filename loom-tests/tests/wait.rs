@@ -328,3 +328,27 @@ fn a_cancelled_waiter_passes_its_call_on() {
         second.take().touch();
     });
 }
+
+/// Guarantee 4 for who waits. A slot is retired while somebody else is in a pass that has looked already: whoever ends the pass
+/// looks again, or the waiter would sleep with a slot at hand.
+///
+/// Guards `wait::after_pass` in `reclaim::pass`.
+#[test]
+fn a_slot_retired_during_a_pass() {
+    explore(1, || {
+        let census = Census::default();
+        let tier = census.tier(1);
+        let handle = take(&tier).unwrap().share();
+        let waiter = {
+            let tier = tier.clone();
+            spawn(move || drop(tier.allocate().unwrap()))
+        };
+        let other = {
+            let tier = tier.clone();
+            spawn(move || tier.reclaim())
+        };
+        tier.retire(handle).unwrap();
+        other.join().unwrap();
+        waiter.join().unwrap();
+    });
+}

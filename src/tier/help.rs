@@ -2,11 +2,13 @@
 
 use super::allocate::{Caller, Taken};
 use super::core::Core;
-use super::{clean, epoch, grow, rebuild};
+use super::{clean, epoch, grow, rebuild, wait};
 
 /// Makes one slot and leases it to the caller, if there is one to be cleaned, built or rebuilt, or retired and seen by nobody.
 pub(crate) fn one(core: &'static Core, caller: &Caller) -> Option<Taken> {
-    Some(lease(core, make(core)?, caller))
+    let made = make(core);
+    wait::after_pass(core);
+    Some(lease(core, made?, caller))
 }
 
 /// Makes one slot, in maintenance.

@@ -145,6 +145,7 @@ pub(crate) unsafe fn pass<T: 'static>(core: &'static Core, thorough: bool) -> Op
     core.reclaimed.add(done);
     let next = next_due(core, timetable, limbo);
     drop(state);
+    wait::after_pass(core);
     // Not before the next tick: what could not be done just now, since somebody is in the middle of it, is not tried again at once.
     background::kick(core, next.max(clock::ticks() + 1));
     Some(done)

@@ -32,7 +32,7 @@ use super::attach;
 use super::core::{Core, flags};
 use super::magazine::Hint;
 use super::values::{Panic, dispose, rethrow};
-use super::{background, clean, help, notice, pass};
+use super::{background, clean, epoch, help, notice, pass};
 use crate::clock;
 use crate::slot::header::{Note, Site, pack_stamp};
 use crate::slot::word::State;
@@ -488,6 +488,19 @@ pub(crate) fn help(core: &'static Core) -> Result<(), Panic> {
         outcome = outcome.and(clean::hand_on(core, taken));
     }
     outcome
+}
+
+/// For who may just have been in a pass: what was retired meanwhile, and awaited, nobody else could free.
+pub(crate) fn after_pass(core: &'static Core) {
+    // Pairs with the light fence of `retire`, by way of the SeqCst fences in `is_awaited`, and with the heavy fence of a waiter:
+    // either they find that the pass has ended, or this finds the slot and the waiter.
+    core.fence.light();
+    if is_awaited(core)
+        && epoch::is_possible(core)
+        && let Err(panic) = help(core)
+    {
+        notice::tell_panic(core, &panic);
+    }
 }
 
 /// Whether somebody waits, for who has just left a slot that has to be made fit for use, and made a light fence. The flag alone
