@@ -247,3 +247,28 @@ impl Segment {
         true
     }
 }
+
+/// Guarantee 4. Somebody is about to build a slot, while another builds it, gives it back and closes the tier: the slot that the
+/// close has made absent is not built once more.
+///
+/// Guards the look at CLOSED in `grow::claim_in`, after the exchange.
+#[test]
+fn a_closed_tier_builds_nothing() {
+    explore(2, || {
+        let census = Census::default();
+        let tier = tier(&census, 1);
+        let other = {
+            let tier = tier.clone();
+            spawn(move || build(&tier))
+        };
+        let mine = build(&tier);
+        let built = mine.is_some();
+        drop(mine);
+        tier.close();
+        let theirs = other.join().unwrap();
+        assert!(!built || theirs.is_none(), "a tier of one slot has made two values");
+        drop(theirs);
+        drop(tier);
+        census.assert_ended();
+    });
+}

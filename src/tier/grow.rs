@@ -119,6 +119,12 @@ fn claim_in(core: &'static Core, slots: std::ops::Range<u32>) -> Option<Taken> {
         let absent = header.word();
         let word = absent.to(State::Maintenance);
         if absent.is(State::Absent) && header.compare_exchange(absent, word) {
+            // A closed tier's slots have gone for good: one of them may still be in a chain, and would be added to it again. Relaxed:
+            // the flag was set before the slot was made absent, which the exchange has acquired.
+            if core.flags.load(Ordering::Relaxed) & flags::CLOSED != 0 {
+                header.give(word.to(State::Absent));
+                return None;
+            }
             // The caller has a `Tier`, or is in a pass: the tier cannot end before this slot is counted.
             core.live.fetch_add(1, Ordering::Relaxed);
             core.absent.fetch_sub(1, Ordering::Relaxed);
@@ -198,8 +204,10 @@ pub(crate) fn grow_to<T: 'static>(core: &'static Core, slots: usize) -> Result<(
     if slots > capacity {
         return Err(GrowError::Capacity { tier, slots, capacity });
     }
-    let Some(_pass) = core.pass.lock() else { return Err(GrowError::InPass { tier }) };
+    let Some(pass) = core.pass.lock() else { return Err(GrowError::InPass { tier }) };
     let (added, why) = up_to::<T>(core, slots, true);
+    drop(pass);
+    wait::after_pass(core);
     core.reclaimed.add(Reclaimed { added: added as u64, ..Reclaimed::default() });
     match why {
         _ if core.flags.load(Ordering::Relaxed) & flags::CLOSED != 0 => Err(GrowError::Closed { tier }),
@@ -217,9 +225,11 @@ pub(crate) fn grow_to<T: 'static>(core: &'static Core, slots: usize) -> Result<(
 
 /// For a `Tier`: removes free slots until there are `slots`. Returns how many there are.
 pub(crate) fn shrink_to<T: 'static>(core: &'static Core, slots: usize) -> usize {
-    let Some(_pass) = core.pass.lock() else { return core.present() };
+    let Some(pass) = core.pass.lock() else { return core.present() };
     core.wanted.store(0, Ordering::Relaxed);
     let removed = down_to::<T>(core, slots.max(core.life().min));
+    drop(pass);
+    wait::after_pass(core);
     core.reclaimed.add(Reclaimed { removed: removed as u64, ..Reclaimed::default() });
     core.present()
 }
