@@ -1,10 +1,10 @@
 //! A million handles are past their deadline, and one pass releases their slots.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tierpool::{Tier, clock};
+use tierpool::Tier;
 
-use super::{Chore, Load, SLOTS, build, walk};
+use super::{Chore, Load, SLOTS, build, let_pass, walk};
 
 /// More than the walkers can hold.
 const SPARE: usize = 4 * walk::HELD;
@@ -14,14 +14,13 @@ const LIFE: Duration = Duration::from_secs(1);
 
 pub struct Expire {
     tier: Tier<Load>,
-    now: Instant,
 }
 
 impl Chore for Expire {
     const WALKERS: usize = 2;
 
     fn new() -> Self {
-        Self { tier: build("expire", SLOTS + SPARE, SLOTS + SPARE), now: Instant::now() }
+        Self { tier: build("expire", SLOTS + SPARE, SLOTS + SPARE) }
     }
 
     fn tier(&self) -> &Tier<Load> {
@@ -32,8 +31,7 @@ impl Chore for Expire {
         for _ in 0..SLOTS {
             self.tier.try_allocate().expect("a free slot").detach_for(LIFE);
         }
-        self.now = self.now.max(Instant::now()) + 2 * LIFE;
-        clock::tick_to(self.now);
+        let_pass(2 * LIFE);
     }
 
     fn work(&self) {

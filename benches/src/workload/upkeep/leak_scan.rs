@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use tierpool::{Reclaimed, Tier, clock};
+use tierpool::{Reclaimed, Tier};
 
-use super::{Figure, Load, SLOTS, per_slot};
+use super::{Figure, Load, SLOTS, let_pass, per_slot};
 use crate::machine::cores;
 use crate::payload::Payload;
 use crate::run::series::Series;
@@ -42,7 +42,6 @@ pub fn run(rounds: usize) -> Vec<Figure> {
 struct Scan {
     tier: Tier<Load>,
     reports: Arc<AtomicUsize>,
-    now: Instant,
 }
 
 impl Scan {
@@ -53,13 +52,12 @@ impl Scan {
             count.fetch_add(1, Ordering::Relaxed);
         });
         let tier = tier.build_with(Load::fresh).expect("a tier of a known capacity");
-        Self { tier, reports, now: Instant::now() }
+        Self { tier, reports }
     }
 
     /// A pass at a later time, and how long it took.
     fn pass(&mut self, later: Duration) -> (Reclaimed, f64) {
-        self.now = self.now.max(Instant::now()) + later;
-        clock::tick_to(self.now);
+        let_pass(later);
         let start = Instant::now();
         let done = self.tier.reclaim();
         (done, start.elapsed().as_nanos() as f64)

@@ -14,9 +14,10 @@ mod walk;
 use std::env;
 use std::hint::black_box;
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tierpool::Tier;
+use tierpool::{Tier, clock};
 
 use crate::machine::ticks;
 use crate::payload::{Inline, Payload};
@@ -35,6 +36,15 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How long threads run after a preparation, untimed.
 const SETTLING: Duration = Duration::from_millis(5);
+
+/// Lets time pass, for all tiers of the process: from where it was left, whichever workload left it there.
+fn let_pass(time: Duration) {
+    static NOW: Mutex<Option<Instant>> = Mutex::new(None);
+    let mut now = NOW.lock().unwrap_or_else(PoisonError::into_inner);
+    let later = now.map_or_else(Instant::now, |then| then.max(Instant::now())) + time;
+    clock::tick_to(later);
+    *now = Some(later);
+}
 
 /// Bytes of a slot's header.
 const HEADER: usize = 32;
