@@ -17,6 +17,9 @@ export LOOM_MAX_DURATION="${LOOM_MAX_DURATION:-60}"
 models() { # FILE [arguments of the test program]
     local file=$1
     shift
+    if [ "$file" = shuttle ]; then
+        local -x RUSTFLAGS="$RUSTFLAGS --cfg shuttle" CARGO_TARGET_DIR="$CARGO_TARGET_DIR/shuttle"
+    fi
     (cd "$scratch" && cargo test --quiet --release -p tierpool-loom --test "$file" "$@")
 }
 

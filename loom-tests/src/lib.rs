@@ -2,7 +2,7 @@
 //!
 //! This crate holds what they share: the exploration with its log, and a value that notices two hands on it. Without
 //! `--cfg loom` it is empty, and so are they.
-#![cfg(loom)]
+#![cfg(all(loom, not(shuttle)))]
 
 use std::io::Write as _;
 use std::sync::atomic::{AtomicUsize, Ordering};

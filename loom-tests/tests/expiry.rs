@@ -35,7 +35,7 @@ fn expiry_against_attach() {
 
 /// Guarantees 1 and 4. The same with a user who releases by the handle: the slot is released once.
 ///
-/// Guards the same.
+/// Guards the exchange in `expire::all`.
 #[test]
 fn expiry_against_release() {
     explore(3, || {
@@ -83,8 +83,8 @@ fn expiry_against_close() {
 /// Guarantee 4. A handle gets its deadline while a pass forgets the earlier ones: the pass sees the handle, or a later pass is told
 /// of it.
 ///
-/// Guards the place of the swap in `expire::all`, before the look at the words, its Acquire, and the place and the Release of
-/// the exchange in `expire::note_deadline`, after the word.
+/// Guards the place of the swap in `expire::all`, before the look at the words, its Acquire, and the place of
+/// `expire::note_deadline`, after the word.
 #[test]
 fn a_deadline_against_a_pass_that_forgets() {
     explore(3, || {

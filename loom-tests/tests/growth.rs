@@ -40,7 +40,7 @@ fn growth_against_growth_at_capacity() {
 
 /// Guarantees 1 and 2. The same with two slots that are absent: each has one.
 ///
-/// Guards that `grow::claim` goes on to the next slot when it has lost one, and looks from the beginning if its hint misled it.
+/// Guards that `grow::claim_in` goes on to the next slot when it has lost one.
 #[test]
 fn growth_against_growth() {
     explore(2, || {
@@ -83,7 +83,7 @@ fn growth_against_close() {
 
 /// Guarantees 4 and 5. The same with a pass that adds slots for others.
 ///
-/// Guards that `grow::up_to` gives them out as any release does.
+/// Guards that `grow::up_to` gives its slots out as any release does.
 #[test]
 fn growth_for_others_against_close() {
     explore(3, || {
@@ -175,7 +175,7 @@ fn shrinking_against_close() {
 
 /// Guarantee 4. A factory fails in an allocation while the tier is made smaller: what is left is not less than was asked for.
 ///
-/// Guards that `grow::add` counts a slot as present when it has its value, not before.
+/// Guards that `grow::remove` asks for slots that are built.
 #[test]
 fn a_growth_that_fails_makes_no_room() {
     explore(3, || {
@@ -199,7 +199,7 @@ fn a_growth_that_fails_makes_no_room() {
 /// stays as long as somebody needs it, and who needs it waits for nothing.
 ///
 /// Guards the word of a segment: the exchange from "nobody" to `TAKING` in `segments::Word::leave`, the look at `TAKING` in
-/// `enter`, and the orderings of `enter`, `back`, `leave` and `bare`.
+/// `enter`, and the orderings of `enter`, `leave` and `bare`.
 #[test]
 fn a_segments_memory_stays_while_it_is_needed() {
     explore(3, || {

@@ -329,7 +329,7 @@ fn a_cancelled_waiter_passes_its_call_on() {
     });
 }
 
-/// Guarantee 4 for who waits. A slot is retired while somebody else is in a pass that has looked already: whoever ends the pass
+/// Guarantee 9. A slot is retired while somebody else is in a pass that has looked already: whoever ends the pass
 /// looks again, or the waiter would sleep with a slot at hand.
 ///
 /// Guards `wait::after_pass` in `reclaim::pass`.

@@ -4,10 +4,7 @@ use std::sync::Arc;
 use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
-#[cfg(loom)]
-use loom::thread::{self, Thread};
-#[cfg(not(loom))]
-use std::thread::{self, Thread};
+use super::origin::thread::{self, Thread};
 
 /// Looks at a condition before the thread parks: some 0.2 µs, for a grant that is under way. Where threads are more than cores,
 /// whoever is woken on this core waits for that long; and `yield_now` in its place gives the core to any other process.
