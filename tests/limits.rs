@@ -172,15 +172,20 @@ fn the_reclaimer_sleeps_while_nothing_is_due() -> Outcome {
         return Ok(());
     }
     let tier: Tier<u64> = Tier::builder("quiet")
+        .min_capacity(7)
         .capacity(8)
         .reclaimer(Reclaimer::Background)
         .clean(|value| *value = 0)
         .build_with(|| 0)?;
-    let wake_ups = || -> u64 {
+    drop(tier.try_allocate_many(8)?); // it has grown as far as it can
+    let thread = || {
         let tasks = std::fs::read_dir("/proc/self/task").unwrap().map(|task| task.unwrap().path());
-        let mut found =
-            tasks.filter(|task| std::fs::read_to_string(task.join("comm")).unwrap().starts_with("tierpool-recla"));
-        let status = std::fs::read_to_string(found.next().expect("the thread").join("status")).unwrap();
+        let comm = |task: &std::path::PathBuf| std::fs::read_to_string(task.join("comm")).unwrap_or_default();
+        tasks.into_iter().find(|task| comm(task).starts_with("tierpool-recla"))
+    };
+    until("it starts to run, and names itself", || thread().is_some());
+    let wake_ups = || -> u64 {
+        let status = std::fs::read_to_string(thread().expect("it never ends").join("status")).unwrap();
         let line = status.lines().find(|line| line.starts_with("voluntary_ctxt_switches:")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     };
