@@ -33,11 +33,14 @@ fn looked_at<T>(answer: Result<Lease<T>, AllocateError>) -> Option<Lease<T>> {
     }
 }
 
-/// A tier of `CAP` payloads.
-pub struct Tierpool<T: Payload, const CAP: usize>(pub Tier<T>);
+/// A tier of `CAP` payloads; if it is to be watched, with the background reclaimer, which looks for leaks eight times a second.
+pub struct Tierpool<T: Payload, const CAP: usize, const WATCHED: bool = false>(pub Tier<T>);
 
-impl<T: Payload, const CAP: usize> Subject for Tierpool<T, CAP> {
-    const NAME: &'static str = "tierpool";
+/// The same, watched.
+pub type Watched<T, const CAP: usize> = Tierpool<T, CAP, true>;
+
+impl<T: Payload, const CAP: usize, const WATCHED: bool> Subject for Tierpool<T, CAP, WATCHED> {
+    const NAME: &'static str = if WATCHED { "tierpool+reclaimer" } else { "tierpool" };
     const KIND: Kind = Kind::Ours;
     const ABLE: Able = ABLE;
 
@@ -45,51 +48,9 @@ impl<T: Payload, const CAP: usize> Subject for Tierpool<T, CAP> {
     type Held<'a> = Lease<T>;
 
     fn build() -> Self {
-        Self(tier::<T, CAP>())
-    }
-
-    fn hand(&self) -> Self::Hand<'_> {
-        &self.0
-    }
-
-    #[inline(always)]
-    fn allocate<'a>(hand: &mut Self::Hand<'a>) -> Option<Self::Held<'a>> {
-        looked_at(hand.try_allocate())
-    }
-
-    #[inline(always)]
-    fn touch<'a>(held: &mut Self::Held<'a>) {
-        held.touch();
-    }
-
-    fn byte<'a>(_: &Self::Hand<'a>, held: &Self::Held<'a>) -> u8 {
-        held.byte()
-    }
-
-    #[inline(always)]
-    fn release<'a>(_: &mut Self::Hand<'a>, held: Self::Held<'a>) {
-        drop(held);
-    }
-
-    fn overhead(&self) -> Option<usize> {
-        Some(self.0.overhead_bytes())
-    }
-}
-
-/// A tier of `CAP` payloads with the background reclaimer, which looks for leaks eight times a second.
-pub struct Watched<T: Payload, const CAP: usize>(Tier<T>);
-
-impl<T: Payload, const CAP: usize> Subject for Watched<T, CAP> {
-    const NAME: &'static str = "tierpool+reclaimer";
-    const KIND: Kind = Kind::Ours;
-    const ABLE: Able = ABLE;
-
-    type Hand<'a> = &'a Tier<T>;
-    type Held<'a> = Lease<T>;
-
-    fn build() -> Self {
-        let tier = Tier::builder("watched").capacity(CAP).reclaimer(Reclaimer::Background).leak_after(LEAK_AFTER);
-        Self(tier.build_with(T::fresh).expect("a tier of a known capacity"))
+        let builder = Tier::builder("compare").capacity(CAP);
+        let builder = if WATCHED { builder.reclaimer(Reclaimer::Background).leak_after(LEAK_AFTER) } else { builder };
+        Self(builder.build_with(T::fresh).expect("a tier of a known capacity"))
     }
 
     fn hand(&self) -> Self::Hand<'_> {

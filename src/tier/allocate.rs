@@ -75,6 +75,18 @@ pub(crate) fn claim(core: &Core, hint: Hint, site: Site, stamp: u64) -> Option<T
     Some(Taken { word: header.lease(claimed, site, stamp), index: hint.index })
 }
 
+/// Takes a free slot into maintenance, to see to its value; `None` if it is not free, or somebody was faster.
+pub(crate) fn take_aside(core: &Core, index: u32, free: Word) -> Option<Taken> {
+    let word = free.to(State::Maintenance);
+    if !free.is_free() || !core.header(index).compare_exchange(free, word) {
+        return None;
+    }
+    if free.is(State::Counted) {
+        scarcity::count_claim(core);
+    }
+    Some(Taken { word, index })
+}
+
 /// Looks further for a free slot, step by step; refuses only when there was a moment without any.
 #[cold]
 #[inline(never)]

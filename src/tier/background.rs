@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicPtr, AtomicU64, fence};
 use std::thread::Thread;
 
 use super::core::{Core, flags};
+use super::values::dispose;
 use super::{pass, registry};
 use crate::clock;
 use crate::sync::Ordering;
@@ -73,7 +74,9 @@ fn run() {
         for core in registry::all().filter(|core| is_background(core) && core.due.load(Ordering::Relaxed) <= now) {
             // A pass catches the panics of the program's code and reports them. What is left is the end of a tier, at which
             // something panics that its functions have captured: there is nobody to tell.
-            let _ = catch_unwind(AssertUnwindSafe(|| serve(core)));
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| serve(core))) {
+                dispose(panic);
+            }
         }
         let next = earliest();
         ASLEEP_UNTIL.store(next, std::sync::atomic::Ordering::Relaxed);

@@ -206,12 +206,6 @@ unsafe fn prepare<T: 'static>(core: &Core, index: u32) -> Result<bool, Panic> {
     // SAFETY: by the contract.
     unsafe {
         let payload = Payload::<T>::of(core);
-        let values = payload.values();
-        if !payload.passes(&values.on_release, index)? {
-            return Ok(false);
-        }
-        payload.apply(&values.reset, index)?;
-        payload.apply(&values.clean, index)?;
+        Ok(payload.finish_use(index)? && payload.apply(&payload.values().clean, index).map(|()| true)?)
     }
-    Ok(true)
 }

@@ -10,13 +10,13 @@
 
 use std::io;
 
-use super::allocate::Taken;
+use super::allocate::{Taken, take_aside};
 use super::core::{Core, Incarnation, flags};
 use super::notice::{self, Report};
 use super::reclaim::Reclaimed;
 use super::segments::{NoMemory, Segments};
 use super::values::{NoValue, Panic, Payload};
-use super::{background, clean, rebuild, scarcity, wait};
+use super::{background, clean, rebuild, wait};
 use crate::error::GrowError;
 use crate::slot::header::Note;
 use crate::slot::word::{State, Word};
@@ -237,20 +237,14 @@ pub(crate) fn shrink_to<T: 'static>(core: &'static Core, slots: usize) -> usize 
 /// Removes one slot if it is free and the tier is larger than `min`. In a pass only, so that the size is not undercut; and a
 /// slot that is only being built does not count, since its factory may fail. A panic in the value's `Drop` is returned.
 pub(crate) fn remove<T: 'static>(core: &'static Core, index: u32, free: Word, min: usize) -> Result<bool, Panic> {
-    if core.built.load(Ordering::Relaxed) <= min || !free.is_free() {
+    if core.built.load(Ordering::Relaxed) <= min {
         return Ok(false);
     }
-    let word = free.to(State::Maintenance);
-    if !core.header(index).compare_exchange(free, word) {
-        return Ok(false);
-    }
-    if free.is(State::Counted) {
-        scarcity::count_claim(core);
-    }
+    let Some(taken) = take_aside(core, index, free) else { return Ok(false) };
     // SAFETY: the exchange made the slot ours, from a state with a value; from here on it has none.
     let outcome = unsafe { Payload::<T>::of(core).drop_value(index) };
     core.built.fetch_sub(1, Ordering::Relaxed);
-    vanish(core, Taken { word, index });
+    vanish(core, taken);
     outcome.map(|()| true)
 }
 
@@ -278,7 +272,8 @@ impl Segments {
     pub(crate) fn enter_first(&self, slots: usize) -> io::Result<()> {
         for index in 0..slots as u32 {
             match self.enter(self.of(index)) {
-                Ok(()) | Err(NoMemory::Leaving) => {}
+                Ok(()) => {}
+                Err(NoMemory::Leaving) => unreachable!("nobody else has these segments yet"),
                 Err(NoMemory::Refused(why)) => return Err(why),
             }
         }

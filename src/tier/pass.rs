@@ -1,7 +1,8 @@
 //! One pass at a time over a tier: the lock, and what passes remember from one to the next.
 //!
-//! The lock is tried: whoever finds it taken goes without; only a program that asks for growth or shrinking waits for it. It knows forks: in a child it counts as free if
-//! a thread of the parent had it, since that thread is not there to give it back.
+//! The lock is tried: whoever finds it taken goes without; only a program that asks for growth or shrinking waits for it. It
+//! knows forks: in a child it counts as free if a thread of the parent had it, since that thread is not there to give it
+//! back.
 
 use std::cell::{Cell, UnsafeCell};
 use std::ops::{Deref, DerefMut};

@@ -32,13 +32,8 @@ pub(crate) unsafe fn prepare<T: 'static>(core: &'static Core, returned: &Returne
     } else if now & flags::PREPARES == 0 {
         return true;
     } else {
-        let values = payload.values();
         // SAFETY: the caller holds the slot and its value.
-        unsafe { payload.passes(&values.on_release, index) }.and_then(|good| match good {
-            // SAFETY: as above.
-            true => unsafe { payload.apply(&values.reset, index) }.map(|()| true),
-            false => Ok(false),
-        })
+        unsafe { payload.finish_use(index) }
     };
     match outcome {
         Ok(true) => return true,

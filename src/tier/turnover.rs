@@ -2,24 +2,11 @@
 //!
 //! A free slot is claimed into maintenance like for an allocation, so nobody can have it meanwhile and nobody waits for it.
 
-use super::allocate::Taken;
+use super::allocate::take_aside;
 use super::core::Core;
 use super::values::{Panic, Payload};
-use super::{clean, grow, notice, rebuild, scarcity};
+use super::{clean, grow, notice, rebuild};
 use crate::clock;
-use crate::slot::word::{State, Word};
-
-/// Takes a slot into maintenance, if it is free.
-fn claim(core: &Core, index: u32, free: Word) -> Option<Taken> {
-    let word = free.to(State::Maintenance);
-    if !free.is_free() || !core.header(index).compare_exchange(free, word) {
-        return None;
-    }
-    if free.is(State::Counted) {
-        scarcity::count_claim(core);
-    }
-    Some(Taken { word, index })
-}
 
 /// Claims the slot if it is free, and asks `keep`, who may see the value; if not, replaces it. True if it was replaced, or had
 /// to go. A panic in the program's code is returned.
@@ -28,7 +15,7 @@ fn renew_unless<T: 'static>(
     index: u32,
     keep: impl FnOnce(Payload<T>) -> Result<bool, Panic>,
 ) -> Result<bool, Panic> {
-    let Some(taken) = claim(core, index, core.header(index).word()) else { return Ok(false) };
+    let Some(taken) = take_aside(core, index, core.header(index).word()) else { return Ok(false) };
     // SAFETY: the claim made a slot of this tier of `T`s ours, from a state with a value.
     let (kept, payload_panic) = match keep(unsafe { Payload::<T>::of(core) }) {
         Ok(kept) => (kept, None),
@@ -45,8 +32,7 @@ fn renew_unless<T: 'static>(
     payload_panic.or(panic).map_or(Ok(!kept), Err)
 }
 
-/// In a pass: replaces the free values that are too old. Returns how many, and the tick at which the next one will be. A panic
-/// in a value's `Drop` is reported.
+/// In a pass: replaces the free values that are too old. Returns how many. A panic in a value's `Drop` is reported.
 pub(crate) fn by_age<T: 'static>(core: &'static Core) -> usize {
     // SAFETY: the caller is in a pass of this tier of `T`s.
     let payload = unsafe { Payload::<T>::of(core) };

@@ -193,6 +193,16 @@ impl<T> Payload<T> {
         }
     }
 
+    /// All that a release does to the slot's value at once: it is examined, and if it is good, reset. Whether it is good.
+    ///
+    /// # Safety
+    /// The caller holds the slot, and it has a value.
+    pub(crate) unsafe fn finish_use(self, index: u32) -> Result<bool, Panic> {
+        let values = self.values();
+        // SAFETY: by the contract.
+        unsafe { Ok(self.passes(&values.on_release, index)? && self.apply(&values.reset, index).map(|()| true)?) }
+    }
+
     /// What `check` says of the slot's value.
     ///
     /// # Safety

@@ -451,15 +451,21 @@ pub(crate) fn revoke(core: &'static Core) -> Result<bool, Panic> {
         outcome = outcome.and(match revoked {
             Some(Revoked::Grant(index)) => {
                 any = true;
-                let taken = Taken { word: core.header(index).held_word(), index };
-                // SAFETY: the revocation made the slot ours, and it has a value that nobody has used since it was prepared.
-                settle(core).and(unsafe { (core.incarnation().give_back)(core, taken, None) })
+                settle(core).and(give_back_granted(core, index))
             }
             Some(Revoked::Call) => attend(core, None),
             None => settle(core),
         });
     }
     outcome.map(|()| any)
+}
+
+/// For who has ended a grant: the slot goes back, to whoever is next.
+fn give_back_granted(core: &'static Core, index: u32) -> Result<(), Panic> {
+    let taken = Taken { word: core.header(index).held_word(), index };
+    // SAFETY: with the grant the slot became the caller's. It has a value that nobody has used since it was prepared, and
+    // `give_back` is this tier's.
+    unsafe { (core.incarnation().give_back)(core, taken, None) }
 }
 
 /// The reclaimer's part: revokes what is overdue. A waker's panic is reported.
@@ -537,9 +543,7 @@ pub(crate) fn forget(core: &'static Core) -> Option<Result<(), Panic>> {
         queue.note_due(core);
         drop(queue);
         if let Some(index) = call.and_then(|call| call.waiter.end_grant(REVOKED)) {
-            let taken = Taken { word: core.header(index).held_word(), index };
-            // SAFETY: as in `revoke`.
-            outcome = outcome.and(unsafe { (core.incarnation().give_back)(core, taken, None) });
+            outcome = outcome.and(give_back_granted(core, index));
         }
     }
     Some(outcome)
@@ -675,11 +679,7 @@ impl Seat {
     /// Leaves, and gives back the slot that was granted meanwhile. The caller has a `Tier`.
     pub(crate) fn abandon(&self, core: &'static Core) {
         let (index, outcome) = self.leave(core);
-        let given = index.map_or(Ok(()), |index| {
-            let taken = Taken { word: core.header(index).held_word(), index };
-            // SAFETY: the slot was granted to this waiter, and nobody has used its value since it was prepared.
-            unsafe { (core.incarnation().give_back)(core, taken, None) }
-        });
+        let given = index.map_or(Ok(()), |index| give_back_granted(core, index));
         rethrow(outcome.and(given).err());
     }
 }
