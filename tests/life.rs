@@ -359,16 +359,19 @@ fn a_pass_ends_under_traffic() -> Outcome {
         .build_with(|| 0)?;
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !done.load(Ordering::Relaxed) {
+        let traffic = scope.spawn(|| {
+            let start = std::time::Instant::now();
+            while !done.load(Ordering::Relaxed) && start.elapsed() < Duration::from_secs(30) {
                 drop(tier.try_allocate());
             }
+            done.load(Ordering::Relaxed)
         });
-        // Without a bound, none of these would return before the other thread stops, which it does after the last.
+        // Without a bound, none of these would return before the other thread stops.
         for _ in 0..50 {
             tier.reclaim();
         }
         done.store(true, Ordering::Relaxed);
+        assert!(traffic.join().unwrap(), "the passes ended with the traffic, after half a minute");
     });
     Ok(())
 }
