@@ -442,6 +442,28 @@ fn a_future_that_nobody_polls_does_not_hang_a_thread() {
     }
 }
 
+/// A thread sleeps without a timer until the only value breaks and cannot be replaced at once: then it is roused, and tries
+/// again itself, since there is no reclaimer that would.
+#[test]
+fn a_sleeping_thread_is_roused_to_rebuild() {
+    let _watchdog = Watchdog::new("a_sleeping_thread_is_roused_to_rebuild");
+    let broken = Arc::new(AtomicBool::new(false));
+    let factory = Arc::clone(&broken);
+    let tier = Tier::builder("roused").capacity(1).rebuild_backoff(Duration::from_millis(1), Duration::from_millis(1));
+    let tier: Tier<u64> =
+        tier.try_build_with(move || if factory.load(Ordering::Relaxed) { Err("not now") } else { Ok(7) }).unwrap();
+    let held = tier.allocate().unwrap();
+    thread::scope(|scope| {
+        let sleeper = scope.spawn(|| tier.allocate().map(|lease| *lease));
+        wait_until("it waits", || tier.snapshot().waiting == 1);
+        thread::sleep(Duration::from_millis(50)); // until it sleeps, most likely
+        broken.store(true, Ordering::Relaxed);
+        held.discard();
+        broken.store(false, Ordering::Relaxed);
+        assert_eq!(sleeper.join().unwrap(), Ok(7));
+    });
+}
+
 /// Forgets something where a leak checker still sees it: here it is meant.
 fn leak(it: impl Sized) {
     static LEAKED: std::sync::Mutex<Vec<usize>> = std::sync::Mutex::new(Vec::new());

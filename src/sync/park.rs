@@ -1,5 +1,7 @@
 //! A thread that waits: parked by itself, woken through a [`Waker`] like any task.
 
+#[cfg(not(loom))]
+use std::cell::OnceCell;
 use std::sync::Arc;
 use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
@@ -25,19 +27,28 @@ impl Wake for Unpark {
 
 /// A waker of the calling thread.
 pub(crate) fn waker() -> Waker {
-    Waker::from(Arc::new(Unpark(thread::current())))
+    let new = || Waker::from(Arc::new(Unpark(thread::current())));
+    #[cfg(not(loom))]
+    {
+        std::thread_local! { static WAKER: OnceCell<Waker> = const { OnceCell::new() } }
+        // A thread at its end has none any more.
+        WAKER.try_with(|waker| waker.get_or_init(new).clone()).unwrap_or_else(|_| new())
+    }
+    #[cfg(loom)]
+    new() // all threads of a model run on one
 }
 
-/// Returns when `done` holds, after a wake-up, at `until`, or for no reason: the caller looks why.
-pub(crate) fn park(until: Option<Instant>, done: impl Fn() -> bool) {
-    if cfg!(not(loom)) {
-        for _ in 0..SPINS {
-            if done() {
-                return;
-            }
+/// Looks for a moment whether `done` holds.
+pub(crate) fn spin(done: impl Fn() -> bool) -> bool {
+    !cfg!(loom)
+        && (0..SPINS).any(|_| {
             std::hint::spin_loop();
-        }
-    }
+            done()
+        })
+}
+
+/// Returns after a wake-up, at `until`, or for no reason: the caller looks why.
+pub(crate) fn park(until: Option<Instant>) {
     match until {
         None => thread::park(),
         Some(until) => park_timeout(until.saturating_duration_since(Instant::now())),

@@ -307,6 +307,7 @@ impl<T: Send + 'static> TierBuilder<T> {
             (self.on_allocate.is_some() || ages.is_some(), flags::VALIDATES),
             (self.reclaimer == Reclaimer::Background, flags::BACKGROUND),
             (min < capacity, flags::GROWS),
+            (self.waiting.barging.is_some() && self.reclaimer == Reclaimer::Manual, flags::LOOKS),
         ];
         let config = config.into_iter().filter(|(wanted, _)| *wanted).fold(0, |all, (_, flag)| all | flag);
         let (segments, payload) = unused.used();
@@ -407,6 +408,7 @@ impl<T: Send + 'static> Unopened<T> {
             let header = core.header(index);
             header.give(header.word().next(State::Free));
         }
+        core.waiting.clear();
         core.depot.clear();
         core.dirty.clear();
         core.retired.clear();

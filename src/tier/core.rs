@@ -24,7 +24,7 @@ use super::pin::Blocker;
 use super::reclaim::{Ledger, Reclaimed};
 use super::report::Totals;
 use super::values::{NoValue, Panic, rethrow};
-use super::wait::{Rules, Waiting};
+use super::wait::{self, Rules, Waiting};
 use crate::slot::header::{Header, Site};
 use crate::sync::arena::zeroed_slice;
 use crate::sync::atomic::fence;
@@ -57,6 +57,8 @@ pub(crate) mod flags {
     pub(crate) const GROWS: u64 = 1 << 10;
     /// Some slot was quarantined or retired since the tier was built.
     pub(crate) const MENDS: u64 = 1 << 11;
+    /// Threads that wait look around now and then.
+    pub(crate) const LOOKS: u64 = 1 << 12;
     /// An allocation that finds nothing free may be able to make a slot fit for use.
     pub(crate) const HELPED: u64 = DEFERS | GROWS | MENDS;
     /// Each released value needs a look of its own.
@@ -279,9 +281,10 @@ impl Core {
     }
 
     /// Says that there are, or will be, slots that an allocation may be able to make fit for use.
-    pub(crate) fn note_mends(&self) {
+    pub(crate) fn note_mends(&'static self) {
         if self.flags.load(Ordering::Relaxed) & flags::MENDS == 0 {
             self.flags.fetch_or(flags::MENDS, Ordering::Relaxed);
+            wait::tell_of_need(self);
         }
     }
 

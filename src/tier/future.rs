@@ -17,7 +17,7 @@ use crate::error::AllocateError;
 use crate::slot::header::Site;
 use crate::sync::{Ordering, park};
 
-/// How often a blocked thread looks around, where no background reclaimer does.
+/// How often a blocked thread looks around, where it has to.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// A slot to come: what [`Tier::allocate_async`] gives.
@@ -28,6 +28,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 pub struct Allocate<'a, T: Send + 'static> {
     tier: &'a Tier<T>,
     site: Site,
+    /// Whether a thread blocks on it.
+    blocks: bool,
     stage: Stage,
 }
 
@@ -44,7 +46,7 @@ enum Stage {
 
 impl<'a, T: Send + 'static> Allocate<'a, T> {
     pub(crate) fn new(tier: &'a Tier<T>, site: Site) -> Self {
-        Allocate { tier, site, stage: Stage::New }
+        Allocate { tier, site, blocks: false, stage: Stage::New }
     }
 
     fn core(&self) -> &'static Core {
@@ -83,7 +85,7 @@ impl<'a, T: Send + 'static> Allocate<'a, T> {
                     if core.flags.load(Ordering::Relaxed) & flags::CLOSED != 0 {
                         return self.end(Err(self.closed()));
                     }
-                    match Seat::enter(core, self.site, waker.clone()) {
+                    match Seat::enter(core, self.site, waker.clone(), self.blocks) {
                         Ok(seat) => {
                             let waits = seat.is_waiting();
                             self.stage = Stage::Seated(seat);
@@ -128,20 +130,30 @@ impl<'a, T: Send + 'static> Allocate<'a, T> {
         AllocateError::Closed { tier: self.tier.name() }
     }
 
-    /// Waits on this thread, at most until `deadline`.
-    pub(crate) fn block(mut self, deadline: Option<Instant>, start: Instant) -> Result<Lease<T>, AllocateError> {
+    /// Waits on this thread, as long as it has patience.
+    pub(crate) fn block(mut self, patience: Option<Patience>) -> Result<Lease<T>, AllocateError> {
         let waker = park::waker();
+        self.blocks = true;
         loop {
             if let Poll::Ready(result) = self.advance(&waker) {
                 return result;
             }
+            if let Stage::Seated(seat) = &self.stage
+                && seat.is_alone(self.core())
+                && park::spin(|| !seat.is_waiting())
+            {
+                continue;
+            }
             while let Stage::Seated(seat) = &self.stage
                 && seat.is_waiting()
             {
-                if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                let end = patience.as_ref().and_then(|patience| patience.end);
+                if let Some(Patience { start, .. }) = patience
+                    && end.is_some_and(|end| Instant::now() >= end)
+                {
                     return self.time_out(start);
                 }
-                park::park(self.next_look(deadline), || !seat.is_waiting());
+                park::park(self.next_look(end));
                 if seat.is_waiting() {
                     rethrow(wait::help(self.core()).err());
                 }
@@ -150,7 +162,7 @@ impl<'a, T: Send + 'static> Allocate<'a, T> {
     }
 
     fn next_look(&self, deadline: Option<Instant>) -> Option<Instant> {
-        if self.core().flags.load(Ordering::Relaxed) & flags::BACKGROUND != 0 {
+        if self.core().flags.load(Ordering::Relaxed) & flags::LOOKS == 0 {
             return deadline;
         }
         let look = Instant::now().checked_add(LOOK_EVERY);
@@ -199,10 +211,18 @@ impl<T: Send + 'static> std::fmt::Debug for Allocate<'_, T> {
     }
 }
 
-/// When a wait of at most `patience` from now ends; `None` if that is beyond what the clock can count.
-pub(crate) fn deadline(patience: Duration) -> (Instant, Option<Instant>) {
-    let now = Instant::now();
-    (now, now.checked_add(patience))
+/// From when until when a thread waits.
+pub(crate) struct Patience {
+    start: Instant,
+    /// `None` if it is beyond what the clock can count.
+    end: Option<Instant>,
+}
+
+impl Patience {
+    fn from_now(limit: Duration) -> Self {
+        let start = Instant::now();
+        Patience { start, end: start.checked_add(limit) }
+    }
 }
 
 impl<T: Send + 'static> Tier<T> {
@@ -271,7 +291,6 @@ impl<T: Send + 'static> Allocate<'_, T> {
     #[cold]
     #[inline(never)]
     fn wait_for(self, patience: Option<Duration>) -> Result<Lease<T>, AllocateError> {
-        let (start, end) = deadline(patience.unwrap_or(Duration::MAX));
-        self.block(end, start)
+        self.block(patience.map(Patience::from_now))
     }
 }

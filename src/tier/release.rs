@@ -142,6 +142,11 @@ fn release_slow<T: 'static>(
         magazine.unpush();
     }
     let taken = Taken { word, index };
+    let now = core.flags.load(Ordering::Relaxed);
+    if now & flags::WAITERS != 0 && now & flags::ONE_BY_ONE == 0 {
+        // The short way to whoever waits.
+        return rethrow(give_counted::<T>(core, magazine, taken, site).err());
+    }
     // SAFETY: by the caller's type and contract it holds `taken`, a slot of a tier of `T`s, and its value.
     if unsafe { rebuild::prepare::<T>(core, &Returned { taken, site, born_in_panic }) } {
         let now = core.flags.load(Ordering::Relaxed);

@@ -16,7 +16,12 @@
 //!
 //! **A grant can be taken back.** A grant to a future that nobody polls would keep its slot idle. Grants that are not
 //! taken within the tier's limit are revoked ([`revoke`]) by whoever passes by: an allocation about to refuse, a blocked
-//! thread, the reclaimer. The waiter keeps its rank, and enters the queue again when it is polled.
+//! thread, the reclaimer. The waiter keeps its rank, and enters the queue again when it is polled. A grant to a blocked
+//! thread is not noted: the thread runs next, and is as good as a holder.
+//!
+//! **Blocked threads sleep, unless somebody has to look.** Where the background reclaimer is missing, they look around now
+//! and then for what nobody else would do: revoke, clean, rebuild. The first time that a tier has such a need, those who
+//! sleep are roused to hear of it ([`Queue::note_need`]). Timers are dear, so a tier without the need has none.
 //!
 //! With `barging`, a release gives its slot to all, and wakes the first waiter to try for it, until that one has waited
 //! too long. One waiter is awake at a time: it looks again before it sleeps, and passes on what it leaves.
@@ -105,7 +110,9 @@ struct Entry {
     waker: Option<Waker>,
     site: Site,
     thread: u32,
-    since: Instant,
+    since: Option<Instant>,
+    /// Whether it is a blocked thread, whose waker is ours.
+    blocks: bool,
 }
 
 impl Entry {
@@ -144,6 +151,8 @@ struct Queue {
     idle: u32,
     /// Who was called, in the order in which it is due.
     calls: VecDeque<Call>,
+    /// Whether a future has ever come in.
+    futures: bool,
 }
 
 /// The queue of a control block. Empty between two tiers.
@@ -159,13 +168,27 @@ pub(crate) struct Waiting {
 
 impl Waiting {
     pub(crate) fn new() -> Self {
-        let queue =
-            Queue { entries: BTreeMap::new(), next: 0, awake: 0, awake_until: 0, idle: 0, calls: VecDeque::new() };
+        let queue = Queue {
+            entries: BTreeMap::new(),
+            next: 0,
+            awake: 0,
+            awake_until: 0,
+            idle: 0,
+            calls: VecDeque::new(),
+            futures: false,
+        };
         Waiting {
             queue: Mutex::new(queue),
             pending: AtomicBool::new(false),
             len: AtomicUsize::new(0),
             due: AtomicU64::new(u64::MAX),
+        }
+    }
+
+    /// For a new tier.
+    pub(crate) fn clear(&self) {
+        if let Some(mut queue) = self.lock_patiently() {
+            queue.futures = false;
         }
     }
 
@@ -212,17 +235,33 @@ impl Queue {
     /// Puts an entry in its place, and says what its waiter has to do next.
     fn insert(&mut self, core: &Core, rank: Rank, entry: Entry) -> Duty {
         let alone = self.entries.is_empty();
+        self.futures |= !entry.blocks;
         self.entries.insert(rank, entry);
         self.idle = 0;
         core.waiting.len.store(self.entries.len(), Ordering::Relaxed);
         // AcqRel: after the closer's, if the tier is closed by now; else the closer finds the flag.
         let before = core.flags.fetch_or(flags::WAITERS, Ordering::AcqRel);
+        self.note_need(core, before);
         if before & flags::WAITERS == 0 || before & flags::CLOSED != 0 {
             Duty::FenceAndLook
         } else if alone {
             Duty::Look
         } else {
             Duty::None
+        }
+    }
+
+    /// From the first moment at which blocked threads have to look around, they know it.
+    fn note_need(&mut self, core: &Core, now: u64) {
+        let need = self.futures || now & flags::HELPED != 0;
+        if need && now & (flags::LOOKS | flags::BACKGROUND) == 0 {
+            // Relaxed: those who sleep are roused after it, and those who come have the lock after this.
+            core.flags.fetch_or(flags::LOOKS, Ordering::Relaxed);
+            self.entries
+                .values()
+                .filter(|entry| entry.blocks)
+                .filter_map(|entry| entry.waker.as_ref())
+                .for_each(Waker::wake_by_ref);
         }
     }
 
@@ -247,7 +286,9 @@ impl Queue {
     /// Gives the entry the slot, which is leased in its name.
     fn grant(&mut self, core: &Core, rank: Rank, index: u32) -> Option<Waker> {
         let entry = self.remove(core, rank)?;
-        self.expect(core, rank, &entry.waiter);
+        if !entry.blocks {
+            self.expect(core, rank, &entry.waiter);
+        }
         core.unserved.allocations.fetch_add(1, Ordering::Relaxed);
         // The last step: its waiter may take the slot at once, and end the tier.
         entry.waiter.set(GRANTED | u64::from(index) << INDEX_SHIFT);
@@ -336,7 +377,7 @@ impl Call {
 
 /// Whether the entry is to be handed its slot, or may still be passed.
 fn is_strict(core: &Core, entry: &Entry) -> bool {
-    core.incarnation().waiting.barging.is_none_or(|limit| entry.since.elapsed() >= limit)
+    core.incarnation().waiting.barging.is_none_or(|limit| entry.since.is_none_or(|since| since.elapsed() >= limit))
 }
 
 /// Hands a slot that the caller holds, with a value fit for the next user, to the first waiter. `None` if nobody waits, or
@@ -399,7 +440,9 @@ fn look_after(core: &'static Core, mut given: Option<Hint>) -> Result<(), Panic>
 
 /// Does one thing for one waiter. Its waker, and whether there may be more to do.
 fn serve(core: &'static Core, queue: &mut Queue, given: Option<Hint>) -> Option<(Waker, bool)> {
-    if core.flags.load(Ordering::Relaxed) & flags::CLOSED != 0 {
+    let now = core.flags.load(Ordering::Relaxed);
+    queue.note_need(core, now);
+    if now & flags::CLOSED != 0 {
         while let Some(&rank) = queue.entries.keys().next() {
             let entry = queue.remove(core, rank)?;
             entry.waiter.set(CLOSED);
@@ -487,7 +530,8 @@ pub(crate) fn help(core: &'static Core) -> Result<(), Panic> {
     if may_be_overdue(core) {
         outcome = revoke(core).map(drop);
     }
-    while core.waiting.len() > 0
+    while core.flags.load(Ordering::Relaxed) & flags::HELPED != 0
+        && core.waiting.len() > 0
         && help::is_possible(core)
         && let Some(taken) = help::make(core)
     {
@@ -517,6 +561,13 @@ pub(crate) fn is_awaited(core: &Core) -> bool {
         // slot, or the waiter is counted here.
         fence(Ordering::SeqCst);
         core.waiting.len() > 0
+    }
+}
+
+/// Blocked threads have to look around from now on. The caller holds a slot.
+pub(crate) fn tell_of_need(core: &'static Core) {
+    if let Err(panic) = attend(core, None) {
+        notice::tell_panic(core, &panic);
     }
 }
 
@@ -554,7 +605,8 @@ pub(crate) struct Seat {
     rank: Rank,
     site: Site,
     thread: u32,
-    since: Instant,
+    since: Option<Instant>,
+    blocks: bool,
     waiter: Arc<Waiter>,
 }
 
@@ -571,10 +623,12 @@ pub(crate) enum Standing {
 }
 
 impl Seat {
-    /// Enters the queue. If it is full: how many wait.
-    pub(crate) fn enter(core: &'static Core, site: Site, waker: Waker) -> Result<Seat, usize> {
+    /// Enters the queue; a thread that `blocks` with a waker of [`park`](crate::sync::park). If it is full: how many wait.
+    pub(crate) fn enter(core: &'static Core, site: Site, waker: Waker, blocks: bool) -> Result<Seat, usize> {
         let waiter = Arc::new(Waiter(AtomicU64::new(WAITING)));
-        let (thread, since) = (attach::thread_number(), Instant::now());
+        // The clock is dear, and where nobody barges nobody asks.
+        let since = core.incarnation().waiting.barging.map(|_| Instant::now());
+        let thread = attach::thread_number();
         let mut queue = core.waiting.lock();
         let full = queue.entries.len();
         if full >= core.incarnation().waiting.most {
@@ -582,7 +636,7 @@ impl Seat {
             rethrow(settle(core).err());
             return Err(full);
         }
-        let seat = Seat { rank: Rank(queue.next), site, thread, since, waiter };
+        let seat = Seat { rank: Rank(queue.next), site, thread, since, blocks, waiter };
         queue.next += 1;
         let duty = queue.insert(core, seat.rank, seat.entry(waker));
         drop(queue);
@@ -596,8 +650,8 @@ impl Seat {
     }
 
     fn entry(&self, waker: Waker) -> Entry {
-        let Seat { site, thread, since, .. } = *self;
-        Entry { waiter: Arc::clone(&self.waiter), waker: Some(waker), site, thread, since }
+        let Seat { site, thread, since, blocks, .. } = *self;
+        Entry { waiter: Arc::clone(&self.waiter), waker: Some(waker), site, thread, since, blocks }
     }
 
     /// What follows an [`insert`](Queue::insert).
@@ -623,6 +677,11 @@ impl Seat {
     /// Whether nothing has happened to it. One load.
     pub(crate) fn is_waiting(&self) -> bool {
         self.waiter.state() == WAITING
+    }
+
+    /// Whether it is the only one in the queue, which gets the next slot.
+    pub(crate) fn is_alone(&self, core: &Core) -> bool {
+        core.waiting.len() == 1
     }
 
     /// How it stands; takes the slot that it was granted.

@@ -32,6 +32,7 @@ pub fn all(rows: &[Row]) -> Vec<Bar> {
     bars.extend(special(rows));
     bars.extend(core("with the reclaimer: ", "tierpool+reclaimer", rows));
     bars.extend(read(rows));
+    bars.extend(wake(rows));
     bars.extend(upkeep(rows));
     bars
 }
@@ -113,6 +114,15 @@ fn read(rows: Rows) -> Vec<Bar> {
         bar("read, 1 thread / crossbeam-epoch", 1.0, against(1, "crossbeam-epoch")),
         bar("read, 2 threads / sharded-slab", 1.0, against(2, "sharded-slab")),
         bar("read, 2 threads / crossbeam-epoch", 1.0, against(2, "crossbeam-epoch")),
+    ]
+}
+
+/// What waiting should cost, beside the best pool that lets wait.
+fn wake(rows: Rows) -> Vec<Bar> {
+    let best = |workload| Some(rows.get(workload, 2, "tierpool")?.ratios.pool);
+    vec![
+        bar("wake: from a release to the waiter running / best pool", 0.8, best("wake")),
+        bar("wake-rate: a hold / best pool", 0.8, best("wake-rate")),
     ]
 }
 

@@ -1,11 +1,15 @@
-//! More threads than slots: four threads share two slots on two cores, and each holds one for two microseconds.
+//! More threads than slots: four threads share two slots on two cores.
 //!
-//! `wake` is the time from a release to the moment at which the thread runs that waited for it: each slot carries the time of
-//! its last release. Threads are not pinned, and an allocation that need not wait is no sample. `wake-rate` is the time a hold, over all threads: what the waiting costs in throughput. A pool that hands
-//! over strictly (tierpool, deadpool, tokio's semaphore) pays a switch of threads for each hold; one that lets newcomers pass
-//! (`tierpool-barging`, `mutex-condvar`) does not, and lets some wait for long.
+//! `wake` is the time from a release to the moment at which the thread runs that waited for it. A slot is held through a
+//! blocking call of some 100 µs, as a connection is, and after it the thread makes a shorter one without a slot: so the
+//! cores are free, most allocations have to wait, and whoever waits sleeps. Each slot carries the time of its last release; an
+//! allocation that need not wait is no sample. (deadpool and the semaphore hand over a permit, and then take any value: if
+//! two are released at about the same time, the later one is measured, which favours them. In a pool that lets newcomers
+//! pass, who wakes too late is no sample but waits on, which favours it.)
+//!
+//! `wake-rate` is the time a hold, over all threads, if slots are held for nothing at all: what the readiness to wait costs
+//! in throughput.
 
-use std::hint::spin_loop;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Barrier, Mutex, PoisonError};
 use std::thread;
@@ -20,12 +24,14 @@ use crate::subject::Waits;
 
 const THREADS: usize = 4;
 const SLOTS: usize = 2;
-/// How long a slot is held.
-const HOLD: Duration = Duration::from_micros(2);
+/// Asks the system to sleep for so long with a slot…
+const HOLD: Duration = Duration::from_micros(50);
+/// …and for so long without one. It takes some 50 µs longer.
+const THINK: Duration = Duration::from_micros(20);
 /// Batches are so much longer than others: threads have to be woken for each.
 const LONGER: u64 = 20;
-/// Orders of single operations count operations of nanoseconds; here each takes microseconds.
-const SHARE: u64 = 50;
+/// Orders of single operations count operations of nanoseconds; here each takes so many times as long.
+const SHARE: u64 = 2000;
 
 /// All pools that let wait: each wait timed.
 pub fn latency(cast: &mut Cast) {
@@ -105,7 +111,7 @@ impl Crew {
     }
 
     fn work<W: Waits>(&self, pool: &W, what: Measure) {
-        let hold = (HOLD.as_nanos() as f64 / ticks::length()) as u64;
+        let blocks = matches!(what, Measure::Waits);
         loop {
             self.gate.wait();
             if self.over.load(Ordering::Relaxed) {
@@ -119,14 +125,17 @@ impl Crew {
                 let now = ticks::now();
                 // Released after this thread began to wait: so it waited for this release.
                 let released = *W::value(&mut held);
-                if released > start && matches!(what, Measure::Waits) {
+                if released > start && blocks {
                     waits.push(now.saturating_sub(released));
                 }
-                while ticks::now() - now < hold {
-                    spin_loop();
+                if blocks {
+                    thread::sleep(HOLD);
                 }
                 *W::value(&mut held) = ticks::now();
                 pool.release(held);
+                if blocks {
+                    thread::sleep(THINK);
+                }
             }
             self.last.fetch_max(ticks::now(), Ordering::Relaxed);
             self.waits.lock().unwrap_or_else(PoisonError::into_inner).extend(waits);
