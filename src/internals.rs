@@ -2,6 +2,7 @@
 
 use std::panic::Location;
 
+use crate::slot::label::Label;
 use crate::slot::word::Word;
 use crate::sync::Ordering;
 use crate::sync::arena::zeroed_slice;
@@ -21,7 +22,7 @@ pub fn exit_thread() {
 /// The last resort of an allocation, without the hints that come before it.
 #[track_caller]
 pub fn search<T: Send + 'static>(tier: &Tier<T>) -> Option<Lease<T>> {
-    let caller = Caller { site: Location::caller(), magazine: None };
+    let caller = Caller { site: Location::caller(), label: Label::NONE, magazine: None };
     let taken = scarcity::find_or_refuse(tier.core(), &caller)?;
     // SAFETY: as in `Tier::try_allocate`.
     Some(unsafe { Lease::new(tier.core(), taken.index) })
@@ -30,7 +31,7 @@ pub fn search<T: Send + 'static>(tier: &Tier<T>) -> Option<Lease<T>> {
 /// The last step of that: the proof, by the count if there is a certificate.
 #[track_caller]
 pub fn scan<T: Send + 'static>(tier: &Tier<T>) -> Option<Lease<T>> {
-    let caller = Caller { site: Location::caller(), magazine: None };
+    let caller = Caller { site: Location::caller(), label: Label::NONE, magazine: None };
     let now = tier.core().flags.load(Ordering::Relaxed);
     let counting = (now & flags::CERTIFIED != 0).then_some(now);
     let taken = scarcity::scan(tier.core(), &caller, counting)?;
@@ -133,7 +134,7 @@ pub fn revoke<T: Send + 'static>(tier: &Tier<T>) {
 /// A slot that was absent, for an allocation that finds nothing else.
 #[track_caller]
 pub fn build<T: Send + 'static>(tier: &Tier<T>) -> Option<Lease<T>> {
-    let caller = Caller { site: Location::caller(), magazine: None };
+    let caller = Caller { site: Location::caller(), label: Label::NONE, magazine: None };
     let taken = help::lease(tier.core(), grow::one(tier.core())?, &caller);
     // SAFETY: as in `Tier::try_allocate`.
     Some(unsafe { Lease::new(tier.core(), taken.index) })
@@ -142,7 +143,7 @@ pub fn build<T: Send + 'static>(tier: &Tier<T>) -> Option<Lease<T>> {
 /// A slot that was retired, for an allocation that finds nothing else.
 #[track_caller]
 pub fn recycle<T: Send + 'static>(tier: &Tier<T>) -> Option<Lease<T>> {
-    let caller = Caller { site: Location::caller(), magazine: attach::current(tier.core()) };
+    let caller = Caller { site: Location::caller(), label: Label::NONE, magazine: attach::current(tier.core()) };
     let taken = help::lease(tier.core(), epoch::one(tier.core())?, &caller);
     allocate::served(tier.core(), &caller);
     // SAFETY: the core is that of a `Tier<T>`, and the slot has just been leased to this call.

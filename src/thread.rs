@@ -1,9 +1,10 @@
 //! Small numbers for threads, and their names while they live.
 //!
-//! A header has room for 32 bits of holder. A thread gets its number at its first use of any tier; numbers are never
-//! used twice, and a table of the living remembers the names, so that a report can say `"rx-worker"` rather than 17.
+//! A header has room for 20 bits of thread. A thread gets its number at its first use of any tier; a number is used again only
+//! when a million threads have come since, and a table of the living remembers the names, so that a report can say `"rx-worker"` rather than 17.
 //! The table has a fixed size and needs no lock: beyond [`NAMED`] living threads, a thread has a number and no name.
 
+use crate::slot::header::MAX_THREADS;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 /// How many living threads have a name in reports.
@@ -27,9 +28,9 @@ static NAMES: [Entry; NAMED] =
 /// A number for the calling thread, its name noted.
 pub(crate) fn register() -> u32 {
     let number = loop {
-        // Relaxed: only uniqueness matters. 0 means nobody and BUSY is taken; both are skipped when it wraps.
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        if number != 0 && number != BUSY {
+        // Relaxed: only uniqueness matters. 0 means nobody, and is skipped when it wraps.
+        let number = NEXT.fetch_add(1, Ordering::Relaxed) % MAX_THREADS;
+        if number != 0 {
             break number;
         }
     };
@@ -64,7 +65,7 @@ fn note(number: u32, name: &str) {
     }
 }
 
-/// The calling thread exits: its name goes, its number is never used again.
+/// The calling thread exits: its name goes.
 pub(crate) fn forget(number: u32) {
     for entry in &NAMES {
         if entry.number.load(Ordering::Relaxed) == number {

@@ -7,11 +7,12 @@
 use std::panic::Location;
 use std::ptr;
 
+use super::label::{Label, MAX_ACCOUNTS, Tag};
 use super::word::{State, Word};
 use crate::clock::Tick;
 use crate::sync::arena::Zeroed;
 use crate::sync::atomic::fence;
-use crate::sync::{AtomicPtr, AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering};
 
 /// A source line, as `#[track_caller]` gives it.
 pub(crate) type Site = &'static Location<'static>;
@@ -20,9 +21,9 @@ pub(crate) type Site = &'static Location<'static>;
 #[repr(C, align(32))]
 pub(crate) struct Header {
     word: AtomicU64,
-    /// The line that allocated.
-    site: AtomicPtr<Location<'static>>,
-    /// The coarse clock at allocation in the upper half, the number of the allocating thread in the lower.
+    /// The address of the line that allocated in the lower 48 bits, the tag above.
+    site: AtomicU64,
+    /// The coarse clock at allocation in the upper half; in the lower the account, and the number of the allocating thread.
     stamp: AtomicU64,
     /// A [`Note`]: what it says depends on the state.
     note: AtomicU64,
@@ -91,12 +92,7 @@ const _: () = assert!(size_of::<Header>() == 32);
 unsafe impl Zeroed for Header {
     #[cfg(loom)]
     fn zeroed() -> Self {
-        Header {
-            word: AtomicU64::new(0),
-            site: AtomicPtr::new(ptr::null_mut()),
-            stamp: AtomicU64::new(0),
-            note: AtomicU64::new(0),
-        }
+        Header { word: AtomicU64::new(0), site: AtomicU64::new(0), stamp: AtomicU64::new(0), note: AtomicU64::new(0) }
     }
 }
 
@@ -108,6 +104,8 @@ pub(crate) struct Record {
     pub(crate) note: Note,
     pub(crate) tick: Tick,
     pub(crate) thread: u32,
+    pub(crate) tag: Tag,
+    pub(crate) account: u16,
 }
 
 impl Header {
@@ -157,11 +155,11 @@ impl Header {
 
     /// For the winner of a claim only: writes who holds the slot, then makes it `Leased`.
     #[inline(always)]
-    pub(crate) fn lease(&self, claimed: Word, site: Site, stamp: u64) -> Word {
+    pub(crate) fn lease(&self, claimed: Word, site: Site, tag: Tag, stamp: u64) -> Word {
         // Release fence: pairs with the Acquire fence in `read`; a reader that sees a field written below also sees
         // that the word has left the state in which the old fields were true.
         fence(Ordering::Release);
-        self.site.store(ptr::from_ref(site).cast_mut(), Ordering::Relaxed);
+        self.site.store(pack_site(site, tag), Ordering::Relaxed);
         self.stamp.store(stamp, Ordering::Relaxed);
         let leased = claimed.with(State::Leased);
         self.give(leased);
@@ -245,7 +243,7 @@ impl Header {
     /// The line that allocated, unguarded: for tallies whose caller compares words before and after.
     #[inline(always)]
     pub(crate) fn site_hint(&self) -> Option<Site> {
-        as_site(self.site.load(Ordering::Relaxed))
+        unpack_site(self.site.load(Ordering::Relaxed)).0
     }
 
     /// The header at one word, or `None` while it changes hands too fast to be read consistently.
@@ -259,8 +257,9 @@ impl Header {
             // Acquire fence: pairs with the Release fence in `lease`; see there.
             fence(Ordering::Acquire);
             if self.word.load(Ordering::Relaxed) == word.bits() {
-                let (tick, thread) = unpack_stamp(stamp);
-                return Some(Record { word, site: as_site(site), note, tick, thread });
+                let (tick, account, thread) = unpack_stamp(stamp);
+                let (site, tag) = unpack_site(site);
+                return Some(Record { word, site, note, tick, thread, tag, account });
             }
         }
         None
@@ -272,17 +271,50 @@ fn sharers(note: u64) -> u32 {
     (note / SHARER) as u32
 }
 
-/// The two halves of a header's stamp.
-#[inline]
-pub(crate) fn pack_stamp(tick: Tick, thread: u32) -> u64 {
-    (u64::from(tick.0) << 32) | u64::from(thread)
+/// Bits of a header's stamp that number the thread.
+const THREAD_BITS: u32 = 20;
+const _: () = assert!(MAX_ACCOUNTS.ilog2() + THREAD_BITS == 32);
+
+/// One more than the largest number of a thread.
+pub(crate) const MAX_THREADS: u32 = 1 << THREAD_BITS;
+
+/// The parts of a header's stamp.
+#[inline(always)]
+pub(crate) fn pack_stamp(tick: Tick, label: Label, thread: u32) -> u64 {
+    debug_assert!(usize::from(label.account) < MAX_ACCOUNTS && thread < MAX_THREADS);
+    (u64::from(tick.0) << 32) | (u64::from(label.account) << THREAD_BITS) | u64::from(thread)
 }
 
-fn unpack_stamp(stamp: u64) -> (Tick, u32) {
-    (Tick((stamp >> 32) as u32), stamp as u32)
+fn unpack_stamp(stamp: u64) -> (Tick, u16, u32) {
+    let holder = stamp as u32;
+    (Tick((stamp >> 32) as u32), (holder >> THREAD_BITS) as u16, holder % MAX_THREADS)
 }
 
-fn as_site(site: *mut Location<'static>) -> Option<Site> {
-    // SAFETY: the fields hold null or a pointer made from a `&'static Location` above.
-    unsafe { site.as_ref() }
+/// Bits of an address.
+const ADDRESS_BITS: u32 = 48;
+
+/// Whether the addresses of this process's source lines leave room for a tag: no system known places a program higher.
+pub(crate) fn sites_fit() -> bool {
+    address(Location::caller()) >> (ADDRESS_BITS - 1) == 0
+}
+
+#[inline(always)]
+fn address(site: Site) -> u64 {
+    // Exposed, so that `unpack_site` may make a pointer of it again.
+    ptr::from_ref(site).expose_provenance() as u64
+}
+
+#[inline(always)]
+fn pack_site(site: Site, tag: Tag) -> u64 {
+    address(site) | (u64::from(tag.0) << ADDRESS_BITS)
+}
+
+fn unpack_site(bits: u64) -> (Option<Site>, Tag) {
+    let address = bits & ((1 << ADDRESS_BITS) - 1);
+    // SAFETY: the field holds zero, or the address of a `&'static Location` and a tag above it: `sites_fit` was asked before
+    // the first header was made, and all lines of a program lie within the lower half of the 48 bits as its first one does.
+    (
+        unsafe { ptr::with_exposed_provenance::<Location<'static>>(address as usize).as_ref() },
+        Tag((bits >> ADDRESS_BITS) as u16),
+    )
 }

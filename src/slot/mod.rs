@@ -2,4 +2,5 @@
 
 pub(crate) mod handle;
 pub(crate) mod header;
+pub(crate) mod label;
 pub(crate) mod word;

@@ -12,6 +12,7 @@ use super::values::rethrow;
 use super::{scarcity, wait};
 use crate::clock;
 use crate::slot::header::{Site, pack_stamp};
+use crate::slot::label::{Label, Tag};
 use crate::slot::word::{State, Word};
 use crate::sync::Ordering;
 
@@ -29,13 +30,14 @@ pub(crate) struct Taken {
 #[derive(Clone, Copy)]
 pub(crate) struct Caller {
     pub(crate) site: Site,
+    pub(crate) label: Label,
     pub(crate) magazine: Option<&'static Magazine>,
 }
 
 impl Caller {
     #[inline(always)]
     pub(crate) fn stamp(&self) -> u64 {
-        pack_stamp(clock::now(), self.magazine.map_or(0, Magazine::owner))
+        pack_stamp(clock::now(), self.label, self.magazine.map_or(0, Magazine::owner))
     }
 }
 
@@ -48,7 +50,7 @@ pub(crate) fn allocate(core: &'static Core, caller: Caller) -> Option<u32> {
         if popped.is_multiple_of(TICK_EVERY) {
             tick();
         }
-        if let Some(taken) = claim(core, hint, caller.site, caller.stamp()) {
+        if let Some(taken) = claim(core, hint, caller.site, caller.label.tag, caller.stamp()) {
             return Some(taken.index);
         }
         magazine.note_stale();
@@ -63,7 +65,7 @@ fn tick() {
 
 /// Claims the slot of a hint and writes its header; `None` if somebody was faster.
 #[inline(always)]
-pub(crate) fn claim(core: &Core, hint: Hint, site: Site, stamp: u64) -> Option<Taken> {
+pub(crate) fn claim(core: &Core, hint: Hint, site: Site, tag: Tag, stamp: u64) -> Option<Taken> {
     let header = core.header(hint.index);
     let claimed = hint.word.with(State::Claimed);
     if !header.compare_exchange(hint.word, claimed) {
@@ -72,7 +74,7 @@ pub(crate) fn claim(core: &Core, hint: Hint, site: Site, stamp: u64) -> Option<T
     if hint.word.is(State::Counted) {
         scarcity::count_claim(core);
     }
-    Some(Taken { word: header.lease(claimed, site, stamp), index: hint.index })
+    Some(Taken { word: header.lease(claimed, site, tag, stamp), index: hint.index })
 }
 
 /// Takes a free slot into maintenance, to see to its value; `None` if it is not free, or somebody was faster.
@@ -138,7 +140,7 @@ fn look_further(core: &'static Core, mut caller: Caller) -> Option<u32> {
 fn from_magazine(core: &Core, magazine: &Magazine, caller: &Caller) -> Option<Taken> {
     loop {
         while let Some((hint, _)) = magazine.pop() {
-            if let Some(taken) = claim(core, hint, caller.site, caller.stamp()) {
+            if let Some(taken) = claim(core, hint, caller.site, caller.label.tag, caller.stamp()) {
                 magazine.note_late();
                 return Some(taken);
             }
@@ -179,7 +181,7 @@ fn hinted(core: &Core, caller: &Caller) -> Option<Taken> {
             |index| {
                 let word = core.header(index).word();
                 if taken.is_none() && word.is_free() {
-                    taken = claim(core, Hint { word, index }, caller.site, caller.stamp());
+                    taken = claim(core, Hint { word, index }, caller.site, caller.label.tag, caller.stamp());
                 } else if word.is_free() {
                     rest[kept] = index;
                     kept += 1;
@@ -196,7 +198,7 @@ fn hinted(core: &Core, caller: &Caller) -> Option<Taken> {
     }
     for victim in core.magazines() {
         victim.peek(core, |hint| {
-            taken = claim(core, hint, caller.site, caller.stamp());
+            taken = claim(core, hint, caller.site, caller.label.tag, caller.stamp());
             taken.is_none()
         });
         if taken.is_some() {

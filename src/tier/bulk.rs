@@ -19,6 +19,7 @@ use super::validate;
 use super::values::{InOut, Payload, rethrow};
 use crate::error::AllocateError;
 use crate::slot::header::Site;
+use crate::slot::label::Label;
 use crate::sync::Ordering;
 
 /// Leases of many slots of one tier, in one buffer: what [`Tier::try_allocate_many`](crate::Tier::try_allocate_many)
@@ -43,9 +44,9 @@ unsafe impl<T: Sync> Sync for Leases<T> {}
 /// Claims slots until `held` has `end`, by the magazine's hints and by one batch of the depot's, whose rest goes to the
 /// magazine. False if there were no hints at all. `held` has room.
 fn claim_many(core: &Core, magazine: &Magazine, caller: &Caller, held: &mut Vec<u32>, end: usize) -> bool {
-    let (site, stamp) = (caller.site, caller.stamp());
+    let (site, tag, stamp) = (caller.site, caller.label.tag, caller.stamp());
     let popped = magazine.pop_many(end - held.len(), |hint| {
-        let taken = claim(core, hint, site, stamp);
+        let taken = claim(core, hint, site, tag, stamp);
         if taken.is_some() {
             held.push(hint.index);
         }
@@ -64,7 +65,7 @@ fn claim_many(core: &Core, magazine: &Magazine, caller: &Caller, held: &mut Vec<
             }
             if held.len() == end {
                 magazine.found(hint);
-            } else if claim(core, hint, site, stamp).is_some() {
+            } else if claim(core, hint, site, tag, stamp).is_some() {
                 held.push(index);
             }
         },
@@ -100,7 +101,7 @@ pub(crate) unsafe fn allocate_into<T: 'static>(
     if core.flags.load(Ordering::Relaxed) & flags::WATCHES_PANICS != 0 {
         leases.born_in_panic = std::thread::panicking();
     }
-    let mut caller = Caller { site, magazine: attach::current(core) };
+    let mut caller = Caller { site, label: Label::NONE, magazine: attach::current(core) };
     let end = before + n;
     while leases.held.len() < end {
         if let Some(magazine) = caller.magazine

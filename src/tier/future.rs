@@ -15,6 +15,7 @@ use super::wait::{self, Seat, Standing};
 use super::{attach, scarcity, validate};
 use crate::error::AllocateError;
 use crate::slot::header::Site;
+use crate::slot::label::Label;
 use crate::sync::{Ordering, park};
 
 /// How often a blocked thread looks around, where it has to.
@@ -28,6 +29,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 pub struct Allocate<'a, T: Send + 'static> {
     tier: &'a Tier<T>,
     site: Site,
+    label: Label,
     /// Whether a thread blocks on it.
     blocks: bool,
     stage: Stage,
@@ -45,8 +47,8 @@ enum Stage {
 }
 
 impl<'a, T: Send + 'static> Allocate<'a, T> {
-    pub(crate) fn new(tier: &'a Tier<T>, site: Site) -> Self {
-        Allocate { tier, site, blocks: false, stage: Stage::New }
+    pub(crate) fn new(tier: &'a Tier<T>, site: Site, label: Label) -> Self {
+        Allocate { tier, site, label, blocks: false, stage: Stage::New }
     }
 
     fn core(&self) -> &'static Core {
@@ -55,7 +57,8 @@ impl<'a, T: Send + 'static> Allocate<'a, T> {
 
     /// A free slot, for who needs not wait.
     fn try_now(&self) -> Option<Lease<T>> {
-        let (core, caller) = (self.core(), Caller { site: self.site, magazine: attach::current(self.core()) });
+        let (core, caller) =
+            (self.core(), Caller { site: self.site, label: self.label, magazine: attach::current(self.core()) });
         // SAFETY: the core is that of a `Tier<T>`, and the slot has just been leased to this call.
         unsafe { validate::allocate(core, caller) }
     }
@@ -85,7 +88,7 @@ impl<'a, T: Send + 'static> Allocate<'a, T> {
                     if core.flags.load(Ordering::Relaxed) & flags::CLOSED != 0 {
                         return self.end(Err(self.closed()));
                     }
-                    match Seat::enter(core, self.site, waker.clone(), self.blocks) {
+                    match Seat::enter(core, self.site, self.label, waker.clone(), self.blocks) {
                         Ok(seat) => {
                             let waits = seat.is_waiting();
                             self.stage = Stage::Seated(seat);
@@ -243,7 +246,7 @@ impl<T: Send + 'static> Tier<T> {
     #[inline]
     #[track_caller]
     pub fn allocate(&self) -> Result<Lease<T>, AllocateError> {
-        self.waiting(Location::caller(), None)
+        self.waiting(Location::caller(), Label::NONE, None)
     }
 
     /// A slot, waiting at most `patience` for one. A patience of zero never waits, as [`try_allocate`](Self::try_allocate); one
@@ -261,7 +264,7 @@ impl<T: Send + 'static> Tier<T> {
         if patience.is_zero() {
             return self.try_allocate();
         }
-        self.waiting(Location::caller(), Some(patience))
+        self.waiting(Location::caller(), Label::NONE, Some(patience))
     }
 
     /// A slot, as a future: awaited instead of blocked for, by any executor. See [`Allocate`] and
@@ -271,12 +274,12 @@ impl<T: Send + 'static> Tier<T> {
     /// [`grant_limit`](crate::TierBuilder::grant_limit); the future keeps its place.
     #[track_caller]
     pub fn allocate_async(&self) -> Allocate<'_, T> {
-        Allocate::new(self, Location::caller())
+        Allocate::new(self, Location::caller(), Label::NONE)
     }
 
     #[inline]
-    fn waiting(&self, site: Site, patience: Option<Duration>) -> Result<Lease<T>, AllocateError> {
-        let mut wait = Allocate::new(self, site);
+    fn waiting(&self, site: Site, label: Label, patience: Option<Duration>) -> Result<Lease<T>, AllocateError> {
+        let mut wait = Allocate::new(self, site, label);
         if self.core().waiting.len() == 0 {
             if let Some(lease) = wait.try_now() {
                 return Ok(lease);

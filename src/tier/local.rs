@@ -11,6 +11,7 @@ use super::magazine::Magazine;
 use super::scarcity;
 use super::validate;
 use crate::error::AllocateError;
+use crate::slot::label::Label;
 
 /// An owned magazine of a [`Tier`]: allocating and releasing through it needs no thread-local look-up.
 ///
@@ -53,7 +54,12 @@ impl<T: Send + 'static> Local<T> {
     pub fn try_allocate(&mut self) -> Result<Lease<T>, AllocateError> {
         let core = self.tier.core();
         // SAFETY: the core is that of a `Tier<T>`.
-        match unsafe { validate::allocate::<T>(core, Caller { site: Location::caller(), magazine: self.magazine }) } {
+        match unsafe {
+            validate::allocate::<T>(
+                core,
+                Caller { site: Location::caller(), label: Label::NONE, magazine: self.magazine },
+            )
+        } {
             Some(lease) => Ok(lease),
             None => Err(scarcity::why(core, self.magazine, 1, 0)),
         }

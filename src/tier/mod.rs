@@ -69,6 +69,7 @@ use self::report::{Holder, Snapshot};
 use self::values::{InOut, Payload};
 use crate::error::{AllocateError, CloseError, GrowError, HandleError};
 use crate::slot::handle::Handle;
+use crate::slot::label::Label;
 use crate::sync::Ordering;
 use crate::sync::atomic::fence;
 
@@ -139,7 +140,8 @@ impl<T: Send + 'static> Tier<T> {
     #[inline(always)]
     #[track_caller]
     pub fn try_allocate(&self) -> Result<Lease<T>, AllocateError> {
-        let caller = Caller { site: Location::caller(), magazine: attach::current(self.core) };
+        let magazine = attach::current(self.core);
+        let caller = Caller { site: Location::caller(), label: Label::NONE, magazine };
         // SAFETY: the core is that of a `Tier<T>`.
         match unsafe { validate::allocate::<T>(self.core, caller) } {
             Some(lease) => Ok(lease),

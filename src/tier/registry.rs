@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::core::Core;
+use crate::slot::header::sites_fit;
 
 /// The most control blocks a process may have: tiers that exist at once, and sizes of tiers past.
 pub(crate) const MAX_CORES: usize = 1 << 16;
@@ -54,6 +55,7 @@ pub(crate) fn take(capacity: usize) -> Result<&'static Core, NoCore> {
     // Each of loom's executions makes its own blocks, and none has more than two tiers.
     let number = if cfg!(loom) { builders.made % 2 } else { builders.made };
     let entry = TABLE.get(number).ok_or(NoCore::Table)?;
+    assert!(sites_fit(), "tierpool needs source lines below 2^47: this system places programs higher");
     let core = Core::new(number as u32, slots).ok_or(NoCore::Memory)?;
     builders.made += 1;
     // Release: pairs with the Acquire in `core`.

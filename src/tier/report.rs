@@ -138,6 +138,8 @@ pub struct Holder {
     pub age: Duration,
     /// The line that allocated it.
     pub site: Option<&'static Location<'static>>,
+    /// What it is for, if the request said so: [`Request::tag`](crate::Request::tag).
+    pub tag: Option<&'static str>,
     /// The number of the thread that allocated it; 0 if it had none, being about to exit.
     pub thread: u32,
     /// That thread's name, while it lives and if it has one.
@@ -149,6 +151,9 @@ impl fmt::Display for Holder {
         write!(f, "{} {} for {:.2?}", self.handle, self.state, self.age)?;
         if let Some(site) = self.site {
             write!(f, ", allocated at {site}")?;
+        }
+        if let Some(tag) = self.tag {
+            write!(f, " for {tag:?}")?;
         }
         match &self.thread_name {
             Some(name) => write!(f, " by thread {name:?}"),
@@ -205,6 +210,7 @@ pub(crate) fn holder(core: &Core, index: u32) -> Option<(Holder, Tick)> {
         state: record.word.state(),
         age: clock::age(record.tick),
         site: record.site,
+        tag: record.tag.text(),
         thread: record.thread,
         thread_name: crate::thread::name(record.thread),
     };

@@ -149,7 +149,8 @@ pub(crate) fn pass(core: &Core, caller: &Caller) -> Pass {
     for at in (start..headers.len()).chain(0..start) {
         let word = headers[at].word();
         if word.is_free()
-            && let Some(taken) = claim(core, Hint { word, index: at as u32 }, caller.site, caller.stamp())
+            && let Some(taken) =
+                claim(core, Hint { word, index: at as u32 }, caller.site, caller.label.tag, caller.stamp())
         {
             if let Some(magazine) = caller.magazine {
                 magazine.set_cursor(at + 1);

@@ -40,6 +40,7 @@ use super::values::{Panic, dispose, rethrow};
 use super::{background, clean, epoch, help, notice, pass};
 use crate::clock;
 use crate::slot::header::{Note, Site, pack_stamp};
+use crate::slot::label::Label;
 use crate::slot::word::State;
 use crate::sync::atomic::fence;
 use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, yield_now};
@@ -109,6 +110,7 @@ struct Entry {
     /// None while it is awake.
     waker: Option<Waker>,
     site: Site,
+    label: Label,
     thread: u32,
     since: Option<Instant>,
     /// Whether it is a blocked thread, whose waker is ours.
@@ -117,7 +119,7 @@ struct Entry {
 
 impl Entry {
     fn stamp(&self) -> u64 {
-        pack_stamp(clock::now(), self.thread)
+        pack_stamp(clock::now(), self.label, self.thread)
     }
 }
 
@@ -390,7 +392,7 @@ pub(crate) fn hand_over(core: &'static Core, taken: Taken, site: Option<Site>) -
     header.set_note(Note::released(site));
     let claimed = taken.word.to(State::Claimed);
     header.give(claimed);
-    header.lease(claimed, entry.site, entry.stamp());
+    header.lease(claimed, entry.site, entry.label.tag, entry.stamp());
     let waker = queue.grant(core, rank, taken.index);
     drop(queue);
     // Without a grant nothing is pending that this release need see to: it offers its slot later, or nobody waits.
@@ -457,9 +459,9 @@ fn serve(core: &'static Core, queue: &mut Queue, given: Option<Hint>) -> Option<
     if given.is_some() && !is_strict(core, entry) {
         return Some((queue.call(core)?, false));
     }
-    let (site, stamp) = (entry.site, entry.stamp());
-    let taken = given.and_then(|hint| claim(core, hint, site, stamp)).or_else(|| {
-        let taken = find_free(core, &Caller { site, magazine: None })?;
+    let (site, label, stamp) = (entry.site, entry.label, entry.stamp());
+    let taken = given.and_then(|hint| claim(core, hint, site, label.tag, stamp)).or_else(|| {
+        let taken = find_free(core, &Caller { site, label, magazine: None })?;
         core.header(taken.index).set_stamp(stamp);
         Some(taken)
     })?;
@@ -604,6 +606,7 @@ pub(crate) fn forget(core: &'static Core) -> Option<Result<(), Panic>> {
 pub(crate) struct Seat {
     rank: Rank,
     site: Site,
+    label: Label,
     thread: u32,
     since: Option<Instant>,
     blocks: bool,
@@ -624,7 +627,13 @@ pub(crate) enum Standing {
 
 impl Seat {
     /// Enters the queue; a thread that `blocks` with a waker of [`park`](crate::sync::park). If it is full: how many wait.
-    pub(crate) fn enter(core: &'static Core, site: Site, waker: Waker, blocks: bool) -> Result<Seat, usize> {
+    pub(crate) fn enter(
+        core: &'static Core,
+        site: Site,
+        label: Label,
+        waker: Waker,
+        blocks: bool,
+    ) -> Result<Seat, usize> {
         let waiter = Arc::new(Waiter(AtomicU64::new(WAITING)));
         // The clock is dear, and where nobody barges nobody asks.
         let since = core.incarnation().waiting.barging.map(|_| Instant::now());
@@ -636,7 +645,7 @@ impl Seat {
             rethrow(settle(core).err());
             return Err(full);
         }
-        let seat = Seat { rank: Rank(queue.next), site, thread, since, blocks, waiter };
+        let seat = Seat { rank: Rank(queue.next), site, label, thread, since, blocks, waiter };
         queue.next += 1;
         let duty = queue.insert(core, seat.rank, seat.entry(waker));
         drop(queue);
@@ -650,8 +659,8 @@ impl Seat {
     }
 
     fn entry(&self, waker: Waker) -> Entry {
-        let Seat { site, thread, since, blocks, .. } = *self;
-        Entry { waiter: Arc::clone(&self.waiter), waker: Some(waker), site, thread, since, blocks }
+        let Seat { site, label, thread, since, blocks, .. } = *self;
+        Entry { waiter: Arc::clone(&self.waiter), waker: Some(waker), site, label, thread, since, blocks }
     }
 
     /// What follows an [`insert`](Queue::insert).
