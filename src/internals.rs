@@ -10,6 +10,7 @@ use crate::tier::allocate::{self, Caller};
 use crate::tier::chain::{Chain, Link};
 use crate::tier::core::{Core, flags};
 use crate::tier::depot::Depot;
+use crate::tier::reserve::{self, Marks};
 use crate::tier::{Tier, attach};
 use crate::tier::{epoch, grow, help, scarcity, segments, wait};
 use crate::{Allocate, AllocateError, Handle, Lease, clock};
@@ -119,6 +120,21 @@ impl Hints {
         self.0.take(|_| {}, |hint| taken = Some(hint));
         taken
     }
+}
+
+/// An allocation of this class of urgency, from 0 (may always be refused) to 3.
+#[track_caller]
+pub fn allocate_as<T: Send + 'static>(tier: &Tier<T>, class: u8) -> Option<Lease<T>> {
+    let label = Label { class, ..Label::NONE };
+    let caller = Caller { site: Location::caller(), label, magazine: attach::current(tier.core()) };
+    let index = allocate::allocate(tier.core(), caller)?;
+    // SAFETY: the core is that of a `Tier<T>`, and the slot has just been leased to this call.
+    Some(unsafe { Lease::new(tier.core(), index) })
+}
+
+/// How many slots each class leaves in the reserve, the least urgent first.
+pub fn set_marks<T: Send + 'static>(tier: &Tier<T>, marks: [u32; 4]) {
+    assert!(reserve::set_marks(tier.core(), Marks(marks)).is_ok(), "nothing panics here");
 }
 
 /// The end of a wait that takes too long, at this moment.

@@ -30,21 +30,23 @@ pub enum State {
     Free = 5,
     /// Free, and counted in the tier's exact count of what was released under scarcity.
     Counted = 6,
+    /// A value, and only for urgent allocations.
+    Reserved = 7,
     /// Held by whoever holds the handle of this generation.
-    Detached = 7,
+    Detached = 8,
     /// Read by whoever holds the handle of this generation, under a pin.
-    Shared = 8,
+    Shared = 9,
     /// Held by some [`SharedLease`](crate::SharedLease)s.
-    SharedLease = 9,
+    SharedLease = 10,
     /// Its winner is writing the header.
-    Claimed = 10,
+    Claimed = 11,
     /// Held by one [`Lease`](crate::Lease).
-    Leased = 11,
+    Leased = 12,
 }
 
 impl State {
     /// Every state, in the order of their numbers.
-    pub(crate) const ALL: [State; 12] = [
+    pub(crate) const ALL: [State; 13] = [
         State::Absent,
         State::Dirty,
         State::Quarantined,
@@ -52,6 +54,7 @@ impl State {
         State::Maintenance,
         State::Free,
         State::Counted,
+        State::Reserved,
         State::Detached,
         State::Shared,
         State::SharedLease,
@@ -61,7 +64,10 @@ impl State {
 
     /// Whether the slot is the tier's, with a value: free, or on its way to it.
     pub(crate) const fn is_idle(self) -> bool {
-        matches!(self, State::Dirty | State::Retired | State::Maintenance | State::Free | State::Counted)
+        matches!(
+            self,
+            State::Dirty | State::Retired | State::Maintenance | State::Free | State::Counted | State::Reserved
+        )
     }
 
     /// Whether somebody outside this crate holds the slot, so that reports name a holder.
@@ -79,6 +85,7 @@ impl fmt::Display for State {
             State::Retired => "retired",
             State::Maintenance => "in maintenance",
             State::Free | State::Counted => "free",
+            State::Reserved => "reserved",
             State::Detached => "detached",
             State::Shared | State::SharedLease => "shared",
             State::Claimed => "being claimed",
@@ -191,7 +198,9 @@ mod tests {
     #[test]
     fn steps_that_keep_the_generation() {
         use State::*;
-        for (from, to) in [(Free, Claimed), (Counted, Claimed), (Claimed, Leased), (Detached, Leased)] {
+        for (from, to) in
+            [(Free, Claimed), (Counted, Claimed), (Reserved, Claimed), (Claimed, Leased), (Detached, Leased)]
+        {
             let word = Word::new(5, from);
             assert_eq!(word.to(to), word.with(to), "{from:?} to {to:?}");
         }

@@ -3,13 +3,13 @@
 //! Hot: pop a hint from the thread's magazine, claim its slot by compare-exchange, write who holds it. When that fails,
 //! [`allocate_slow`] looks ever further: the exact count (a tier known to be empty refuses at once), the rest of the
 //! magazine, the depot, the other threads' magazines, every slot's word, a slot without value that the factory might fill
-//! now. Only [`scarcity`] refuses.
+//! now. Only [`scarcity`] refuses; then an urgent allocation may have a slot of the [`reserve`].
 
 use super::attach;
 use super::core::{Core, flags};
 use super::magazine::{Hint, Magazine};
 use super::values::rethrow;
-use super::{scarcity, wait};
+use super::{reserve, scarcity, wait};
 use crate::clock;
 use crate::slot::header::{Site, pack_stamp};
 use crate::slot::label::{Label, Tag};
@@ -96,10 +96,24 @@ pub(crate) fn allocate_slow(core: &'static Core, caller: Caller) -> Option<u32> 
     if core.flags.load(Ordering::Relaxed) & flags::CLOSED != 0 {
         return None;
     }
-    if !scarcity::is_known_empty(core)
-        && let Some(index) = look_further(core, caller)
-    {
-        return Some(index);
+    loop {
+        let stock = core.reserve.stock();
+        if !scarcity::is_known_empty(core)
+            && let Some(index) = look_further(core, caller)
+        {
+            return Some(index);
+        }
+        if core.flags.load(Ordering::Relaxed) & flags::RESERVES == 0 {
+            break;
+        }
+        if let Some(taken) = reserve::take(core, &caller) {
+            served(core, &caller);
+            return Some(taken.index);
+        }
+        // At the moment at which no slot was free, the reserve was as it is now.
+        if core.reserve.stock() == stock {
+            break;
+        }
     }
     // A slot may lie granted to a waiter that does not take it.
     if wait::may_be_overdue(core) {

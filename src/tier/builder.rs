@@ -409,6 +409,7 @@ impl<T: Send + 'static> Unopened<T> {
             header.give(header.word().next(State::Free));
         }
         core.waiting.clear();
+        core.reserve.clear();
         core.depot.clear();
         core.dirty.clear();
         core.retired.clear();

@@ -66,7 +66,7 @@ fn sweep<T: 'static>(core: &'static Core, orphaned: bool) -> Option<Panic> {
         loop {
             let word = header.word();
             let idle = match word.state() {
-                State::Free | State::Counted | State::Quarantined => true,
+                State::Free | State::Counted | State::Reserved | State::Quarantined => true,
                 // Nobody is left who could bring the handle, or who could have pinned the value.
                 State::Detached | State::Shared | State::Retired => orphaned,
                 // Held: its holder will find the flag. Dirty: see below. Absent: done.

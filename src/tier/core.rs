@@ -23,6 +23,7 @@ use super::pass::Pass;
 use super::pin::Blocker;
 use super::reclaim::{Ledger, Reclaimed};
 use super::report::Totals;
+use super::reserve::Reserve;
 use super::values::{NoValue, Panic, rethrow};
 use super::wait::{self, Rules, Waiting};
 use crate::slot::header::{Header, Site};
@@ -59,6 +60,10 @@ pub(crate) mod flags {
     pub(crate) const MENDS: u64 = 1 << 11;
     /// Threads that wait look around now and then.
     pub(crate) const LOOKS: u64 = 1 << 12;
+    /// The tier has had a reserve.
+    pub(crate) const RESERVES: u64 = 1 << 13;
+    /// Releases are to refill it.
+    pub(crate) const REFILLS: u64 = 1 << 14;
     /// An allocation that finds nothing free may be able to make a slot fit for use.
     pub(crate) const HELPED: u64 = DEFERS | GROWS | MENDS;
     /// Each released value needs a look of its own.
@@ -144,6 +149,8 @@ pub(crate) struct Core {
     pub(crate) retired: Chain,
     /// Those that a pass has taken on.
     pub(crate) limbo: Chain,
+    /// Slots for urgent allocations.
+    pub(crate) reserve: Reserve,
     /// Who waits for a slot.
     pub(crate) waiting: CachePadded<Waiting>,
     /// At least the number of slots that are `Counted`; see [`scarcity`](super::scarcity).
@@ -234,6 +241,7 @@ impl Core {
             dirty: Chain::new(),
             retired: Chain::new(),
             limbo: Chain::new(),
+            reserve: Reserve::new(),
             waiting: CachePadded::new(Waiting::new()),
             count: CachePadded::new(AtomicI64::new(0)),
             live: CachePadded::new(AtomicU64::new(0)),

@@ -7,7 +7,8 @@
 //!    [`values`] and [`rebuild`] (user code and its panics), [`close`] (the end); [`attach`] and [`registry`], which find a thread's
 //!    magazine and a handle's control block; on top of them [`bulk`], [`local`], [`report`] and [`builder`].
 //! 2. *Sharing*: [`shared`] (counted), [`pin`] (who reads), [`epoch`] (when what was retired may be used again), [`chain`] (what was).
-//! 3. *Waiting*: [`wait`] (the queue and the hand-over), [`future`] (those who wait).
+//! 3. *Waiting*: [`wait`] (the queue and the hand-over), [`order`] (who is next), [`future`] (those who wait); [`reserve`]
+//!    (slots for urgent allocations).
 //! 4. *What nobody asks for*: [`reclaim`] (a pass), [`pass`] (its lock) and [`background`] (who makes it); what it does, in
 //!    [`clean`], [`expire`], [`turnover`], [`leaks`], and in [`grow`] with [`segments`]; [`help`] (what allocations do of it), [`validate`],
 //!    [`backoff`], [`notice`] (what is reported) and [`life`] (what the tier was told).
@@ -37,6 +38,7 @@ pub(crate) mod life;
 pub(crate) mod local;
 pub(crate) mod magazine;
 pub(crate) mod notice;
+pub(crate) mod order;
 pub(crate) mod pass;
 pub(crate) mod pin;
 pub(crate) mod rebuild;
@@ -44,6 +46,7 @@ pub(crate) mod reclaim;
 pub(crate) mod registry;
 pub(crate) mod release;
 pub(crate) mod report;
+pub(crate) mod reserve;
 pub(crate) mod scarcity;
 pub(crate) mod segments;
 pub(crate) mod shared;

@@ -9,13 +9,16 @@ use super::core::{Core, flags};
 use super::depot::BATCH;
 use super::magazine::{Hint, Magazine};
 use super::values::{Panic, rethrow};
-use super::{clean, close, rebuild, scarcity, wait};
+use super::{clean, close, rebuild, reserve, scarcity, wait};
 use crate::slot::header::{Note, Site};
 use crate::slot::word::{State, Word};
 use crate::sync::{Ordering, fence};
 
 /// The flags that send a release the slow way.
-const SLOW: u64 = flags::SCARCE | flags::PREPARES | flags::WATCHES_PANICS | flags::DEFERS | flags::WAITERS;
+const SLOW: u64 = COUNTED | flags::ONE_BY_ONE;
+
+/// The flags under which a release leaves no hint in its magazine.
+const COUNTED: u64 = flags::SCARCE | flags::WAITERS | flags::REFILLS;
 
 /// The flags for which a release has something to do after its slot was given.
 const AFTER: u64 = flags::CLOSED | flags::WAITERS;
@@ -143,8 +146,8 @@ fn release_slow<T: 'static>(
     }
     let taken = Taken { word, index };
     let now = core.flags.load(Ordering::Relaxed);
-    if now & flags::WAITERS != 0 && now & flags::ONE_BY_ONE == 0 {
-        // The short way to whoever waits.
+    if now & COUNTED != 0 && now & flags::ONE_BY_ONE == 0 {
+        // The short way, to whoever waits above all.
         return rethrow(give_counted::<T>(core, magazine, taken, site).err());
     }
     // SAFETY: by the caller's type and contract it holds `taken`, a slot of a tier of `T`s, and its value.
@@ -198,7 +201,7 @@ pub(crate) fn give_back<T: 'static>(
     magazine.push(Hint { word: free, index });
     // As in `release_through`.
     core.fence.light();
-    if core.flags.load(Ordering::Relaxed) & (flags::SCARCE | flags::WAITERS) != 0 {
+    if core.flags.load(Ordering::Relaxed) & COUNTED != 0 {
         magazine.unpush();
         return give_counted::<T>(core, Some(magazine), taken, site);
     }
@@ -269,14 +272,15 @@ fn mark_many(core: &Core, magazine: &Magazine) -> bool {
     magazine.set_bulk(true);
     // As in `release_through`.
     core.fence.light();
-    let plenty = core.flags.load(Ordering::Relaxed) & (flags::SCARCE | flags::WAITERS) == 0;
+    let plenty = core.flags.load(Ordering::Relaxed) & COUNTED == 0;
     if !plenty {
         magazine.set_bulk(false);
     }
     plenty
 }
 
-/// Under scarcity, with waiters, or without a magazine: hands the slot over; or else announces it in the exact count
+/// Under scarcity, with waiters, with a reserve to refill, or without a magazine: puts the slot into the reserve or hands
+/// it over; or else announces it in the exact count
 /// first, and leaves the hint where everybody looks.
 #[cold]
 #[inline(never)]
@@ -287,7 +291,13 @@ fn give_counted<T: 'static>(
     site: Option<Site>,
 ) -> Result<(), Panic> {
     note_release(core, magazine);
-    if core.flags.load(Ordering::Relaxed) & flags::WAITERS != 0
+    let now = core.flags.load(Ordering::Relaxed);
+    if now & flags::REFILLS != 0
+        && let Some(refilled) = reserve::refill::<T>(core, taken, site)
+    {
+        return refilled;
+    }
+    if now & flags::WAITERS != 0
         && let Some(handed_over) = wait::hand_over(core, taken, site)
     {
         return handed_over;

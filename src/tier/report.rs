@@ -65,10 +65,12 @@ impl Totals {
 pub struct Snapshot {
     /// The tier's name.
     pub tier: &'static str,
-    /// Slots that the tier has at most; the next ten numbers add up to it.
+    /// Slots that the tier has at most; the next eleven numbers add up to it.
     pub capacity: usize,
     /// Slots that an allocation may have.
     pub free: usize,
+    /// Slots in the reserve, which only urgent requests of a [`Pool`](crate::Pool) may have.
+    pub reserved: usize,
     /// Slots held by a lease.
     pub leased: usize,
     /// Slots held by a handle.
@@ -175,6 +177,7 @@ pub(crate) fn snapshot(core: &Core) -> Snapshot {
         tier: core.incarnation().name,
         capacity: core.incarnation().capacity,
         free: count(State::Free) + count(State::Counted),
+        reserved: count(State::Reserved),
         leased: count(State::Leased),
         detached: count(State::Detached),
         shared: count(State::Shared) + count(State::SharedLease),

@@ -27,6 +27,7 @@
 //! too long. One waiter is awake at a time: it looks again before it sleeps, and passes on what it leaves.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError, TryLockError};
 use std::task::Waker;
@@ -36,11 +37,12 @@ use super::allocate::{Caller, Taken, claim, find_free};
 use super::attach;
 use super::core::{Core, flags};
 use super::magazine::Hint;
+use super::order::{Flow, Order};
 use super::values::{Panic, dispose, rethrow};
-use super::{background, clean, epoch, help, notice, pass};
+use super::{background, clean, epoch, help, notice, pass, reserve};
 use crate::clock;
 use crate::slot::header::{Note, Site, pack_stamp};
-use crate::slot::label::Label;
+use crate::slot::label::{CLASSES, Label};
 use crate::slot::word::State;
 use crate::sync::atomic::fence;
 use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, yield_now};
@@ -60,9 +62,12 @@ impl Rules {
     pub(crate) const DEFAULT: Rules = Rules { most: 65_536, barging: None, grant_limit: Duration::from_millis(100) };
 }
 
-/// Where a waiter stands: the smallest is served first. Today a ticket: first come, first served.
+/// Where a waiter stands: in its flow the smallest ticket is served first. See [`order`](super::order).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Rank(u64);
+pub(crate) struct Rank {
+    flow: Flow,
+    ticket: u64,
+}
 
 /// What the queue and its waiter tell each other. Under the lock it leaves `WAITING` and comes back there, and a grant is
 /// revoked; without the lock its waiter takes a grant. So grants are taken and revoked by exchange, all else is stored.
@@ -134,7 +139,7 @@ struct Call {
 enum Duty {
     /// It set the flag: a release that has not seen it may have given a slot.
     FenceAndLook,
-    /// It is the only one: a release may have found the queue empty just before.
+    /// It is the only one: a release may have found the queue empty just before; or the only one for whom a slot is there.
     Look,
     /// Who was there before has done it.
     None,
@@ -155,6 +160,11 @@ struct Queue {
     calls: VecDeque<Call>,
     /// Whether a future has ever come in.
     futures: bool,
+    /// Who decides between flows, if there may be several.
+    order: Option<Box<dyn Order>>,
+    /// For the moment of a decision: the flows, and their first entries.
+    flows: Vec<Flow>,
+    heads: Vec<Rank>,
 }
 
 /// The queue of a control block. Empty between two tiers.
@@ -178,6 +188,9 @@ impl Waiting {
             idle: 0,
             calls: VecDeque::new(),
             futures: false,
+            order: None,
+            flows: Vec::new(),
+            heads: Vec::new(),
         };
         Waiting {
             queue: Mutex::new(queue),
@@ -191,7 +204,14 @@ impl Waiting {
     pub(crate) fn clear(&self) {
         if let Some(mut queue) = self.lock_patiently() {
             queue.futures = false;
+            queue.order = None;
         }
+    }
+
+    /// Whom to ask who is next, from now on.
+    pub(crate) fn set_order(&self, order: Box<dyn Order>) {
+        let mut queue = self.lock();
+        queue.order = Some(order);
     }
 
     /// How many wait.
@@ -229,15 +249,42 @@ impl Waiting {
 }
 
 impl Queue {
-    /// The first entry that can be called.
+    /// The entry that is next, of those that can be called.
     fn first(&mut self) -> Option<(Rank, &mut Entry)> {
-        self.entries.iter_mut().find(|(_, entry)| entry.waker.is_some()).map(|(&rank, entry)| (rank, entry))
+        let rank = match self.order {
+            None => self.entries.iter().find(|(_, entry)| entry.waker.is_some()).map(|(&rank, _)| rank),
+            Some(_) => self.next_of(|_| true),
+        };
+        let rank = rank?;
+        self.entries.get_mut(&rank).map(|entry| (rank, entry))
+    }
+
+    /// The first entry of the flow that is next among these.
+    fn next_of(&mut self, among: impl Fn(Flow) -> bool) -> Option<Rank> {
+        self.flows.clear();
+        self.heads.clear();
+        let mut from = Bound::Unbounded;
+        while let Some((&Rank { flow, .. }, _)) = self.entries.range((from, Bound::Unbounded)).next() {
+            let of_flow = self.entries.range(Rank { flow, ticket: 0 }..=Rank { flow, ticket: u64::MAX });
+            if among(flow)
+                && let Some((&rank, _)) = { of_flow }.find(|(_, entry)| entry.waker.is_some())
+            {
+                self.flows.push(flow);
+                self.heads.push(rank);
+            }
+            from = Bound::Excluded(Rank { flow, ticket: u64::MAX });
+        }
+        let next = if self.flows.is_empty() { return None } else { self.order.as_mut()?.next(&self.flows) };
+        self.heads.get(next).copied()
     }
 
     /// Puts an entry in its place, and says what its waiter has to do next.
     fn insert(&mut self, core: &Core, rank: Rank, entry: Entry) -> Duty {
         let alone = self.entries.is_empty();
         self.futures |= !entry.blocks;
+        if self.order.is_some() && !self.is_waited_in(rank.flow) {
+            self.order.iter_mut().for_each(|order| order.arrives(rank.flow));
+        }
         self.entries.insert(rank, entry);
         self.idle = 0;
         core.waiting.len.store(self.entries.len(), Ordering::Relaxed);
@@ -246,7 +293,8 @@ impl Queue {
         self.note_need(core, before);
         if before & flags::WAITERS == 0 || before & flags::CLOSED != 0 {
             Duty::FenceAndLook
-        } else if alone {
+        } else if alone || before & flags::RESERVES != 0 {
+            // A reserved slot may be free that is for nobody who waits but for this one.
             Duty::Look
         } else {
             Duty::None
@@ -278,8 +326,15 @@ impl Queue {
         }
     }
 
+    fn is_waited_in(&self, flow: Flow) -> bool {
+        self.entries.range(Rank { flow, ticket: 0 }..=Rank { flow, ticket: u64::MAX }).next().is_some()
+    }
+
     fn remove(&mut self, core: &Core, rank: Rank) -> Option<Entry> {
         let entry = self.entries.remove(&rank)?;
+        if self.order.is_some() && !self.is_waited_in(rank.flow) {
+            self.order.iter_mut().for_each(|order| order.leaves(rank.flow));
+        }
         core.waiting.len.store(self.entries.len(), Ordering::Relaxed);
         self.awake -= usize::from(entry.waker.is_none());
         Some(entry)
@@ -288,6 +343,7 @@ impl Queue {
     /// Gives the entry the slot, which is leased in its name.
     fn grant(&mut self, core: &Core, rank: Rank, index: u32) -> Option<Waker> {
         let entry = self.remove(core, rank)?;
+        self.order.iter_mut().for_each(|order| order.served(rank.flow));
         if !entry.blocks {
             self.expect(core, rank, &entry.waiter);
         }
@@ -460,12 +516,33 @@ fn serve(core: &'static Core, queue: &mut Queue, given: Option<Hint>) -> Option<
         return Some((queue.call(core)?, false));
     }
     let (site, label, stamp) = (entry.site, entry.label, entry.stamp());
-    let taken = given.and_then(|hint| claim(core, hint, site, label.tag, stamp)).or_else(|| {
+    let claimed = given.and_then(|hint| claim(core, hint, site, label.tag, stamp)).or_else(|| {
         let taken = find_free(core, &Caller { site, label, magazine: None })?;
         core.header(taken.index).set_stamp(stamp);
         Some(taken)
-    })?;
+    });
+    let (rank, taken) = match claimed {
+        Some(taken) => (rank, taken),
+        None if now & flags::RESERVES != 0 => from_reserve(core, queue)?,
+        None => return None,
+    };
     Some((queue.grant(core, rank, taken.index)?, true))
+}
+
+/// A slot of the reserve for the most urgent class of which somebody waits and may have it.
+fn from_reserve(core: &'static Core, queue: &mut Queue) -> Option<(Rank, Taken)> {
+    let mut behind = 0;
+    while usize::from(behind) < CLASSES {
+        if let Some(rank) = queue.next_of(|flow| flow.behind == behind) {
+            let Entry { site, label, .. } = *queue.entries.get(&rank)?;
+            let stamp = queue.entries.get(&rank)?.stamp();
+            let taken = reserve::take(core, &Caller { site, label, magazine: None })?;
+            core.header(taken.index).set_stamp(stamp);
+            return Some((rank, taken));
+        }
+        behind += 1;
+    }
+    None
 }
 
 /// Wakes a waiter. Its executor's code runs here, and may panic.
@@ -645,7 +722,8 @@ impl Seat {
             rethrow(settle(core).err());
             return Err(full);
         }
-        let seat = Seat { rank: Rank(queue.next), site, label, thread, since, blocks, waiter };
+        let flow = Flow { behind: CLASSES as u8 - 1 - label.class, account: label.account };
+        let seat = Seat { rank: Rank { flow, ticket: queue.next }, site, label, thread, since, blocks, waiter };
         queue.next += 1;
         let duty = queue.insert(core, seat.rank, seat.entry(waker));
         drop(queue);
