@@ -173,6 +173,25 @@ impl Header {
         self.stamp.store(stamp, Ordering::Relaxed);
     }
 
+    /// For the holder only: the account, which the header then forgets; 0 if there is none.
+    ///
+    /// Relaxed: a reader finds the old stamp or the new beside the same word, and either is of this use.
+    #[inline]
+    pub(crate) fn take_account(&self) -> u16 {
+        let stamp = self.stamp.load(Ordering::Relaxed);
+        let (tick, account, thread) = unpack_stamp(stamp);
+        if account != 0 {
+            self.stamp.store(pack_stamp(tick, Label::NONE, thread), Ordering::Relaxed);
+        }
+        account
+    }
+
+    /// For the holder only: on which account the slot is held from now on.
+    pub(crate) fn set_account(&self, account: u16) {
+        let (tick, _, thread) = unpack_stamp(self.stamp.load(Ordering::Relaxed));
+        self.stamp.store(pack_stamp(tick, Label { account, ..Label::NONE }, thread), Ordering::Relaxed);
+    }
+
     /// For the holder only: what to note beside the next word.
     ///
     /// Release: pairs with the Acquire fence in `read`, as the fence in `lease` does; a store of its own because a

@@ -6,7 +6,7 @@ use std::error::Error;
 use std::marker::PhantomData;
 use std::panic::Location;
 use std::ptr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use super::Tier;
@@ -312,6 +312,7 @@ impl<T: Send + 'static> TierBuilder<T> {
         let config = config.into_iter().filter(|(wanted, _)| *wanted).fold(0, |all, (_, flag)| all | flag);
         let (segments, payload) = unused.used();
         let life = Box::into_raw(Box::new(Life {
+            accountant: OnceLock::new(),
             min,
             segments,
             idle: self.idle_timeout.map(|timeout| Idle { timeout, seen: seen() }),

@@ -7,7 +7,7 @@
 use super::allocate::Taken;
 use super::core::{Core, flags};
 use super::values::{Panic, Payload};
-use super::{attach, background, close, notice, rebuild, release, wait};
+use super::{account, attach, background, close, notice, rebuild, release, wait};
 use crate::clock;
 use crate::slot::header::{Note, Site};
 use crate::slot::word::{State, Word};
@@ -16,6 +16,7 @@ use crate::sync::Ordering;
 /// Leaves a returned slot to be cleaned later. A panic in the value's `Drop` is returned; it is dropped if the tier closes.
 pub(crate) fn put_off<T: 'static>(core: &'static Core, taken: Taken, site: Option<Site>) -> Result<(), Panic> {
     let (header, dirty) = (core.header(taken.index), taken.word.to(State::Dirty));
+    account::settle(core, attach::current(core), taken.index);
     header.set_note(Note::released(site));
     header.give(dirty);
     core.dirty.add(core.links, taken.index);

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::core::{Core, HELD, flags};
 use super::values::{Panic, Payload, rethrow};
-use super::{clean, epoch, report, scarcity, wait};
+use super::{account, attach, clean, epoch, report, scarcity, wait};
 use crate::error::CloseError;
 use crate::slot::word::{State, Word};
 use crate::sync::Ordering;
@@ -120,6 +120,7 @@ fn end_value<T: 'static>(core: &'static Core, index: u32, was: Word) -> Result<(
     if was.is(State::Counted) {
         scarcity::count_claim(core);
     }
+    account::settle(core, attach::current(core), index);
     // SAFETY: this value has not been counted out of `live`, so the tier (of `T`s, as the caller's type says) has not
     // ended; the exchange made the slot ours, and from an idle state with a value.
     unsafe { Payload::<T>::of(core).drop_value(index) }

@@ -64,6 +64,8 @@ pub(crate) mod flags {
     pub(crate) const RESERVES: u64 = 1 << 13;
     /// Releases are to refill it.
     pub(crate) const REFILLS: u64 = 1 << 14;
+    /// Slots may be held on account.
+    pub(crate) const GOVERNED: u64 = 1 << 15;
     /// An allocation that finds nothing free may be able to make a slot fit for use.
     pub(crate) const HELPED: u64 = DEFERS | GROWS | MENDS;
     /// Each released value needs a look of its own.
@@ -339,6 +341,12 @@ impl Core {
         // Acquire: pairs with the AcqRel increment in `claim_magazine`.
         let used = self.magazines_used.load(Ordering::Acquire);
         &self.magazines[..used]
+    }
+
+    /// The number of one of these.
+    #[inline]
+    pub(crate) fn number_of(&self, magazine: &Magazine) -> usize {
+        (std::ptr::from_ref(magazine).addr() - self.magazines.as_ptr().addr()) / size_of::<Magazine>()
     }
 
     /// A magazine for the thread `owner`: one that an exited thread left, or a new one. `None` if as many threads as

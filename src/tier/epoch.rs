@@ -21,7 +21,7 @@
 use super::allocate::Taken;
 use super::core::{Core, flags};
 use super::values::{Panic, Payload, rethrow};
-use super::{attach, background, clean, close, handles, notice, pin, rebuild, release, wait};
+use super::{account, attach, background, clean, close, handles, notice, pin, rebuild, release, wait};
 use crate::clock;
 use crate::error::HandleError;
 use crate::slot::handle::Handle;
@@ -53,6 +53,7 @@ pub(crate) fn retire(core: &'static Core, handle: Handle, site: Site) -> Result<
     // Until it is in the chain, nobody else moves it on.
     header.set_note(Note::Released(site));
     release::note_release(core, attach::current(core));
+    account::settle(core, attach::current(core), index);
     core.retired.add(core.links, index);
     // Pairs with the heavy fences of `close` and of a waiter: either they find the slot in the chain, or the load below finds
     // their flag. The slot is not ours any more, but the caller's `Tier` keeps the block.

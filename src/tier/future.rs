@@ -57,8 +57,14 @@ impl<'a, T: Send + 'static> Allocate<'a, T> {
 
     /// A free slot, for who needs not wait.
     fn try_now(&self) -> Option<Lease<T>> {
-        let (core, caller) =
-            (self.core(), Caller { site: self.site, label: self.label, magazine: attach::current(self.core()) });
+        let (core, caller) = (
+            self.core(),
+            Caller {
+                site: self.site,
+                label: Label { account: 0, ..self.label },
+                magazine: attach::current(self.core()),
+            },
+        );
         // SAFETY: the core is that of a `Tier<T>`, and the slot has just been leased to this call.
         unsafe { validate::allocate(core, caller) }
     }

@@ -1,8 +1,10 @@
 //! What a tier was told about its life: how it grows, how long its values and their holders may last, whom to tell.
 
 use std::panic::Location;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use super::account::Accountant;
 use super::allocate::Taken;
 use super::backoff::Pauses;
 use super::notice::Report;
@@ -16,8 +18,10 @@ pub(crate) type Sink = Box<dyn Fn(&Report) + Send + Sync>;
 /// Which lines may hold a slot for as long as they like.
 pub(crate) type Ignore = Box<dyn Fn(&Location<'static>) -> bool + Send + Sync>;
 
-/// See the module's header. Built with the tier, never changed, dropped with its last value.
+/// See the module's header. Built with the tier, never changed but for the accountant's coming, dropped with its last value.
 pub(crate) struct Life {
+    /// Who counts on whose account slots are held, once somebody does.
+    pub(crate) accountant: OnceLock<Arc<dyn Accountant>>,
     /// Slots that the tier does not shrink below.
     pub(crate) min: usize,
     /// The payload's memory, if it comes and goes.

@@ -15,6 +15,7 @@
 //!
 //! Nothing in 1 waits for 2 to 4, and a tier that uses none of them pays a few bits in a word that it reads anyway.
 
+pub(crate) mod account;
 pub(crate) mod allocate;
 pub(crate) mod attach;
 pub(crate) mod background;

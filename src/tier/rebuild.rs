@@ -12,7 +12,7 @@ use super::core::{Core, flags};
 use super::notice::{self, Report};
 use super::release::{self, Returned};
 use super::values::{NoValue, Panic, Payload, dispose, rethrow};
-use super::{background, clean};
+use super::{account, attach, background, clean};
 use crate::slot::header::{Note, Site};
 use crate::slot::word::{State, Word};
 use crate::sync::Ordering;
@@ -104,6 +104,7 @@ fn quarantine(core: &'static Core, index: u32, word: Word) {
     let header = core.header(index);
     core.quarantined.fetch_add(1, Ordering::Relaxed);
     core.note_mends();
+    account::settle(core, attach::current(core), index);
     header.set_note(Note::None);
     header.give(word);
     // Pairs with the heavy fence in `close`: either the closer's sweep sees the word, or this sees the flag.

@@ -9,7 +9,7 @@ use super::core::{Core, flags};
 use super::depot::BATCH;
 use super::magazine::{Hint, Magazine};
 use super::values::{Panic, rethrow};
-use super::{clean, close, rebuild, reserve, scarcity, wait};
+use super::{account, clean, close, rebuild, reserve, scarcity, wait};
 use crate::slot::header::{Note, Site};
 use crate::slot::word::{State, Word};
 use crate::sync::{Ordering, fence};
@@ -94,8 +94,12 @@ fn attempt(
     // Pairs with the heavy fence of `scarcity::find_or_refuse`: either it finds the mark just pushed, or the load
     // below finds SCARCE.
     light();
-    if core.flags.load(Ordering::Relaxed) & SLOW != 0 {
-        return Reached::Mark;
+    let now = core.flags.load(Ordering::Relaxed);
+    if now & (SLOW | flags::GOVERNED) != 0 {
+        if now & SLOW != 0 {
+            return Reached::Mark;
+        }
+        account::give_back(core, Some(magazine), index);
     }
     give(core, free, index, site);
     // Pairs with the heavy fences of `close` and of a new waiter: either its look finds the word just given, or the
@@ -196,6 +200,7 @@ pub(crate) fn give_back<T: 'static>(
     let Some(magazine) = magazine.or_else(|| attach::attach(core)) else {
         return give_counted::<T>(core, None, taken, site);
     };
+    account::settle(core, Some(magazine), taken.index);
     magazine.make_room(core);
     let (free, index) = (taken.word.to(State::Free), taken.index);
     magazine.push(Hint { word: free, index });
@@ -236,6 +241,7 @@ pub(crate) fn give_back_many<T: 'static>(core: &'static Core, held: &[u32], site
     match attach::attach(core) {
         Some(magazine) if mark_many(core, magazine) => {
             magazine.note_elsewhere(0, rest.len());
+            rest.iter().for_each(|&index| account::settle(core, Some(magazine), index));
             rest.iter().for_each(|&index| give(core, core.header(index).held_word().to(State::Free), index, site));
             magazine.set_bulk(false);
             // As in `release_through`.
@@ -291,6 +297,7 @@ fn give_counted<T: 'static>(
     site: Option<Site>,
 ) -> Result<(), Panic> {
     note_release(core, magazine);
+    account::settle(core, magazine, taken.index);
     let now = core.flags.load(Ordering::Relaxed);
     if now & flags::REFILLS != 0
         && let Some(refilled) = reserve::refill::<T>(core, taken, site)

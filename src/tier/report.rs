@@ -7,6 +7,7 @@ use std::fmt;
 use std::panic::Location;
 use std::time::Duration;
 
+use super::account;
 use super::core::{Core, flags};
 use super::magazine::Magazine;
 use super::reclaim::Reclaimed;
@@ -140,6 +141,8 @@ pub struct Holder {
     pub age: Duration,
     /// The line that allocated it.
     pub site: Option<&'static Location<'static>>,
+    /// On whose account, if its pool keeps accounts.
+    pub tenant: Option<String>,
     /// What it is for, if the request said so: [`Request::tag`](crate::Request::tag).
     pub tag: Option<&'static str>,
     /// The number of the thread that allocated it; 0 if it had none, being about to exit.
@@ -156,6 +159,9 @@ impl fmt::Display for Holder {
         }
         if let Some(tag) = self.tag {
             write!(f, " for {tag:?}")?;
+        }
+        if let Some(tenant) = &self.tenant {
+            write!(f, " on behalf of {tenant:?}")?;
         }
         match &self.thread_name {
             Some(name) => write!(f, " by thread {name:?}"),
@@ -213,6 +219,7 @@ pub(crate) fn holder(core: &Core, index: u32) -> Option<(Holder, Tick)> {
         state: record.word.state(),
         age: clock::age(record.tick),
         site: record.site,
+        tenant: account::name(core, record.account),
         tag: record.tag.text(),
         thread: record.thread,
         thread_name: crate::thread::name(record.thread),

@@ -124,7 +124,8 @@ struct Entry {
 
 impl Entry {
     fn stamp(&self) -> u64 {
-        pack_stamp(clock::now(), self.label, self.thread)
+        // On no account yet: a grant may be revoked. Who takes it puts it on the account.
+        pack_stamp(clock::now(), Label::NONE, self.thread)
     }
 }
 

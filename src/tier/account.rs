@@ -1,0 +1,54 @@
+//! On whose account slots are held, for a tier whose pool counts what its tenants hold.
+//!
+//! Who allocates has paid before, and the slot's header says on which account ([`Label::account`](crate::slot::label::Label)). Whatever
+//! ends the use of the slot gives back what it took ([`settle`]), once: the header forgets the account. That comes before
+//! the slot is anybody else's, so that an account is never charged for less than what is held on it.
+
+use std::sync::Arc;
+
+use super::core::{Core, flags};
+use super::magazine::Magazine;
+use crate::sync::Ordering;
+
+/// Keeps the accounts.
+pub(crate) trait Accountant: Send + Sync {
+    /// A slot that was held on an account is back, by the owner of the magazine with that number, or by a thread without one.
+    /// Neither waits nor panics.
+    fn give_back(&self, account: u16, magazine: Option<usize>);
+
+    /// Whose account it is.
+    fn name(&self, account: u16) -> Option<&str>;
+}
+
+/// From now on slots may be held on account. False if somebody keeps accounts for this tier already.
+pub(crate) fn appoint(core: &Core, accountant: Arc<dyn Accountant>) -> bool {
+    let appointed = core.life().accountant.set(accountant).is_ok();
+    // Relaxed: who releases a slot that is held on an account has it from who allocated it after this.
+    core.flags.fetch_or(flags::GOVERNED, Ordering::Relaxed);
+    appointed
+}
+
+/// For the holder of a slot at the end of its use: gives back what was paid for it.
+#[inline]
+pub(crate) fn settle(core: &Core, magazine: Option<&Magazine>, index: u32) {
+    if core.flags.load(Ordering::Relaxed) & flags::GOVERNED != 0 {
+        give_back(core, magazine, index);
+    }
+}
+
+/// The same, where it is known that there may be something.
+#[inline(never)]
+pub(crate) fn give_back(core: &Core, magazine: Option<&Magazine>, index: u32) {
+    let account = core.header(index).take_account();
+    if account != 0
+        && let Some(accountant) = core.life().accountant.get()
+    {
+        accountant.give_back(account, magazine.map(|magazine| core.number_of(magazine)));
+    }
+}
+
+/// Whose account a slot is held on.
+pub(crate) fn name(core: &Core, account: u16) -> Option<String> {
+    let accountant = core.life().accountant.get()?;
+    accountant.name(account).filter(|_| account != 0).map(str::to_owned)
+}
