@@ -99,13 +99,28 @@ pub(crate) fn ticks() -> u64 {
 
 /// The number of the first tick that is at least `after` later than the present one.
 pub(crate) fn ticks_from_now(after: Duration) -> u64 {
-    let later = after.as_millis().div_ceil(u128::from(TICK_MILLIS)) + 1;
-    ticks().saturating_add(u64::try_from(later).unwrap_or(u64::MAX))
+    ticks_after(ticks(), after)
+}
+
+/// The same, from the tick with that number.
+pub(crate) fn ticks_after(tick: u64, after: Duration) -> u64 {
+    // One more: the tick has begun already.
+    tick.saturating_add(in_ticks(after)).saturating_add(1)
+}
+
+/// How many ticks that is, begun ones counted.
+pub(crate) fn in_ticks(time: Duration) -> u64 {
+    u64::try_from(time.as_millis().div_ceil(u128::from(TICK_MILLIS))).unwrap_or(u64::MAX)
 }
 
 /// How long it is from now to the tick with that number.
 pub(crate) fn time_to(tick: u64) -> Duration {
-    Duration::from_millis(tick.saturating_sub(ticks()).saturating_mul(u64::from(TICK_MILLIS)))
+    time_between(ticks(), tick)
+}
+
+/// How long it is from one tick to a later one.
+pub(crate) fn time_between(from: u64, to: u64) -> Duration {
+    Duration::from_millis(to.saturating_sub(from).saturating_mul(u64::from(TICK_MILLIS)))
 }
 
 /// How long ago `then` was, to a tick, against a clock that has just been advanced.

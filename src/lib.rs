@@ -59,6 +59,7 @@
 //! memory that is never unmapped), `slot` (the state word, the header, the handle), `tier` (its `mod.rs` names its files in
 //! reading order). Beside them: [`clock`], `thread` (names for reports) and `error`.
 
+mod admission;
 pub mod clock;
 mod error;
 #[cfg(loom)]
@@ -69,6 +70,11 @@ mod sync;
 mod thread;
 mod tier;
 
+pub use admission::breaker::{
+    Breaker, BreakerCause, BreakerEvent, BreakerOpen, BreakerState, BreakerStatus, Outcome, Pass,
+};
+pub use admission::breaker_rules::{BreakerRules, RuleError};
+pub use admission::window::BreakerWindow;
 pub use error::{AllocateError, BuildError, CloseError, Exhausted, GrowError, HandleError};
 pub use slot::handle::Handle;
 pub use slot::word::State;

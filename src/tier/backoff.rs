@@ -13,6 +13,15 @@ pub(crate) struct Pauses {
     pub(crate) max: Duration,
 }
 
+impl Pauses {
+    /// How long to wait after so many failures in a row, from 1: twice as long each time, the second half by chance.
+    pub(crate) fn after(self, failures: u32) -> Duration {
+        let doubled = 1u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX);
+        let full = self.min.saturating_mul(doubled).min(self.max);
+        full.div_f64(2.0) + full.mul_f64(random() / 2.0)
+    }
+}
+
 /// Something that may be tried, unless it has failed too recently.
 pub(crate) struct Backoff {
     /// Failures since the last success.
@@ -57,12 +66,10 @@ impl Backoff {
         self.after.store(0, Ordering::Relaxed);
     }
 
-    /// The attempt has failed. Returns how many have in a row, and how long to wait: the pause doubles with each
-    /// failure, and the second half of it is chosen at random.
+    /// The attempt has failed. Returns how many have in a row, and how long to wait.
     pub(crate) fn failed(&self, pauses: Pauses) -> (u32, Duration) {
         let failures = self.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1);
-        let full = pauses.min.saturating_mul(1u32.checked_shl(failures - 1).unwrap_or(u32::MAX)).min(pauses.max);
-        let pause = full.div_f64(2.0) + full.mul_f64(random() / 2.0);
+        let pause = pauses.after(failures);
         self.after.store(clock::ticks_from_now(pause), Ordering::Relaxed);
         (failures, pause)
     }
