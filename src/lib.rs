@@ -70,11 +70,14 @@ mod sync;
 mod thread;
 mod tier;
 
-pub use admission::breaker::{
-    Breaker, BreakerCause, BreakerEvent, BreakerOpen, BreakerState, BreakerStatus, Outcome, Pass,
-};
-pub use admission::breaker_rules::{BreakerRules, RuleError};
-pub use admission::window::BreakerWindow;
+pub use admission::banker::{Banker, ClaimError, ClaimId, Grant};
+pub use admission::breaker::report::{BreakerCause, BreakerEvent, BreakerOpen, BreakerStatus};
+pub use admission::breaker::rules::{BreakerRules, RuleError};
+pub use admission::breaker::window::BreakerWindow;
+pub use admission::breaker::word::BreakerState;
+pub use admission::breaker::{Breaker, Outcome, Pass};
+pub use admission::order::{Holdings, OrderError, TierIndex};
+pub use admission::waits_for::{SessionId, WaitEdge, WaitsFor};
 pub use error::{AllocateError, BuildError, CloseError, Exhausted, GrowError, HandleError};
 pub use slot::handle::Handle;
 pub use slot::word::State;

@@ -1,6 +1,7 @@
 //! The circuit breaker: what fails too often, or takes too long, is left alone for a while, and then tried with a few calls.
 //!
-//! The states are those of resilience4j: closed, open, half-open, and by command forced open and disabled.
+//! The states are those of resilience4j: closed, open, half-open, and by command forced open and disabled. [`rules`] says when
+//! it changes its state, [`window`] what it looks back on, [`word`] how the state is kept, [`report`] what it tells.
 //!
 //! **One word says it all to those who pass**: the state, the number of the period (each change of state begins one), and
 //! of a half-open period how many permits are left and how the calls went that had one. It changes by exchange only. So
@@ -19,6 +20,15 @@
 //! there were ([`Breaker::record_successes`]) before it records a failure. A window judges after each record, so a run of
 //! successes is judged at its end.
 
+#[cfg(all(test, not(loom)))]
+mod model;
+pub(crate) mod report;
+pub(crate) mod rules;
+#[cfg(all(test, not(loom)))]
+mod tests;
+pub(crate) mod window;
+pub(crate) mod word;
+
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{PoisonError, TryLockError};
@@ -26,50 +36,14 @@ use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 
-use super::breaker_rules::{BreakerRules, MOST_PERMITS, RuleError, Verdict};
-use super::window::{Call, Tally, Window};
+use self::report::{BreakerCause, BreakerEvent, BreakerOpen, BreakerStatus};
+use self::rules::{BreakerRules, RuleError, Verdict};
+use self::window::{Call, Tally, Window};
+use self::word::{BreakerState, Word};
 use crate::clock;
 use crate::sync::atomic::fence;
 use crate::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering};
 use crate::tier::values::dispose;
-
-/// What a [`Breaker`] does with calls.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum BreakerState {
-    /// Lets all pass, and judges them.
-    Closed,
-    /// Lets all pass, and judges none, until told otherwise.
-    Disabled,
-    /// Refuses all, for a time.
-    Open,
-    /// Lets some pass, by which it decides whether to close or to open again.
-    HalfOpen,
-    /// Refuses all, until told otherwise.
-    ForcedOpen,
-}
-
-impl BreakerState {
-    const ALL: [BreakerState; 5] = [
-        BreakerState::Closed,
-        BreakerState::Disabled,
-        BreakerState::Open,
-        BreakerState::HalfOpen,
-        BreakerState::ForcedOpen,
-    ];
-}
-
-impl fmt::Display for BreakerState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            BreakerState::Closed => "closed",
-            BreakerState::Disabled => "disabled",
-            BreakerState::Open => "open",
-            BreakerState::HalfOpen => "half-open",
-            BreakerState::ForcedOpen => "forced open",
-        })
-    }
-}
 
 /// How a call went that a [`Breaker`] judges.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,80 +52,6 @@ pub enum Outcome {
     Success,
     /// It failed.
     Failure,
-}
-
-/// State in the low bits, then of a half-open period the permits left, the calls that have ended with a permit, and how many of
-/// these failed and were slow; the number of the period above. Of an open period the permits are those of the next one.
-///
-/// A number of 33 bits: periods of half a second, one after the other, use them up in 68 years.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Word(u64);
-
-const STATE_BITS: u32 = 3;
-const COUNT_BITS: u32 = 7;
-const LEFT: u32 = STATE_BITS;
-const DONE: u32 = LEFT + COUNT_BITS;
-const FAILED: u32 = DONE + COUNT_BITS;
-const SLOW: u32 = FAILED + COUNT_BITS;
-const PERIOD: u32 = SLOW + COUNT_BITS;
-const _: () = assert!(MOST_PERMITS < 1 << COUNT_BITS);
-
-impl Word {
-    fn state(self) -> BreakerState {
-        BreakerState::ALL[(self.0 & ((1 << STATE_BITS) - 1)) as usize]
-    }
-
-    fn period(self) -> u64 {
-        self.0 >> PERIOD
-    }
-
-    fn count(self, shift: u32) -> u32 {
-        (self.0 >> shift) as u32 & ((1 << COUNT_BITS) - 1)
-    }
-
-    /// Permits left.
-    fn left(self) -> u32 {
-        self.count(LEFT)
-    }
-
-    /// The calls that have ended with a permit.
-    fn tally(self) -> Tally {
-        Tally {
-            calls: u64::from(self.count(DONE)),
-            failed: u64::from(self.count(FAILED)),
-            slow: u64::from(self.count(SLOW)),
-        }
-    }
-
-    /// The next period, with so many permits.
-    fn next(self, state: BreakerState, permits: u32) -> Word {
-        Word((self.0 >> PERIOD).wrapping_add(1) << PERIOD | u64::from(permits) << LEFT | state as u64)
-    }
-
-    /// One permit taken.
-    fn permit_taken(self) -> Word {
-        Word(self.0 - (1 << LEFT))
-    }
-
-    /// One permit given back.
-    fn permit_back(self) -> Word {
-        Word(self.0 + (1 << LEFT))
-    }
-
-    /// One permit used.
-    fn ended(self, call: Call) -> Word {
-        Word(self.0 + (1 << DONE) + (u64::from(call.failed) << FAILED) + (u64::from(call.slow) << SLOW))
-    }
-
-    /// Whether all pass.
-    fn is_closed(self) -> bool {
-        self.0 & ((1 << STATE_BITS) - 1) <= BreakerState::Disabled as u64
-    }
-
-    /// Whether a permit of that period still counts.
-    fn is_half_open_in(self, period: u64) -> bool {
-        self.state() == BreakerState::HalfOpen && self.period() == period
-    }
 }
 
 type Sink = Box<dyn Fn(&BreakerEvent) + Send + Sync>;
@@ -223,7 +123,7 @@ impl Breaker {
         rules.check()?;
         clock::init();
         Ok(Breaker {
-            word: CachePadded::new(AtomicU64::new(BreakerState::Closed as u64)),
+            word: CachePadded::new(AtomicU64::new(Word::NEW.bits())),
             until: AtomicU64::new(0),
             since: AtomicU64::new(0),
             slow_after: AtomicU64::new(nanos(rules.slow_after)),
@@ -253,7 +153,7 @@ impl Breaker {
     /// Whether all calls pass: it is closed, or disabled. One relaxed load.
     #[inline]
     pub fn is_closed(&self) -> bool {
-        Word(self.word.load(Ordering::Relaxed)).is_closed()
+        Word::from_bits(self.word.load(Ordering::Relaxed)).is_closed()
     }
 
     /// What it does now. One load.
@@ -320,9 +220,8 @@ impl Breaker {
         }
         self.slow_after.store(nanos(rules.slow_after), Ordering::Relaxed);
         let word = self.word();
-        let changed = Word(word.0 & !(u64::from(MOST_PERMITS) << LEFT) | u64::from(rules.half_open_calls) << LEFT);
         // If the exchange fails, the first permit was quicker: the half-open period is of the old rules.
-        if word.state() == BreakerState::Open && self.exchange(word, changed).is_ok() {
+        if word.state() == BreakerState::Open && self.exchange(word, word.with_permits(rules.half_open_calls)).is_ok() {
             cold.permits = rules.half_open_calls;
         }
         cold.rules = rules;
@@ -343,12 +242,13 @@ impl Breaker {
 
     /// Acquire: pairs with the Release in `exchange`; who sees a period sees `until` and `since` as of its beginning or later.
     fn word(&self) -> Word {
-        Word(self.word.load(Ordering::Acquire))
+        Word::from_bits(self.word.load(Ordering::Acquire))
     }
 
     /// Acquire as in `word`. Release: what the period goes by was written before.
     fn exchange(&self, old: Word, new: Word) -> Result<(), Word> {
-        self.word.compare_exchange(old.0, new.0, Ordering::AcqRel, Ordering::Acquire).map(drop).map_err(Word)
+        let outcome = self.word.compare_exchange(old.bits(), new.bits(), Ordering::AcqRel, Ordering::Acquire);
+        outcome.map(drop).map_err(Word::from_bits)
     }
 
     fn try_pass_at(&self, now: u64) -> Result<Pass<'_>, BreakerOpen> {
@@ -378,7 +278,7 @@ impl Breaker {
             match self.exchange(word, next) {
                 Ok(()) => {
                     if word.state() == BreakerState::Open {
-                        self.tell(Some(BreakerEvent::new(word, next, BreakerCause::Due, None)));
+                        self.tell(Some(event(word, next, BreakerCause::Due, None)));
                     }
                     return Ok(Pass { breaker: self, period: Some(next.period()) });
                 }
@@ -428,7 +328,7 @@ impl Breaker {
             match self.exchange(word, next) {
                 Ok(()) => {
                     cold.judged.add_all(word.tally());
-                    second = Some(BreakerEvent::new(word, next, BreakerCause::Told, None));
+                    second = Some(event(word, next, BreakerCause::Told, None));
                     break;
                 }
                 Err(seen) => word = seen,
@@ -550,7 +450,7 @@ impl Breaker {
                     cold.window.clear();
                     cold.permits = permits;
                     cold.openings = if to == BreakerState::Open { cold.openings.saturating_add(1) } else { 0 };
-                    return Some(BreakerEvent::new(word, next, cause, open_time));
+                    return Some(event(word, next, cause, open_time));
                 }
                 // Another call with a permit has ended, or has given it back.
                 Err(seen) => word = seen,
@@ -601,6 +501,10 @@ impl fmt::Debug for Breaker {
     }
 }
 
+fn event(from: Word, to: Word, cause: BreakerCause, open_time: Option<Duration>) -> BreakerEvent {
+    BreakerEvent { from: from.state(), to: to.state(), cause, period: to.period(), open_time }
+}
+
 /// The time, on a path that has become slow already.
 fn now() -> u64 {
     clock::tick();
@@ -646,635 +550,6 @@ impl Drop for Pass<'_> {
     fn drop(&mut self) {
         if let Some(period) = self.period {
             self.breaker.change_permit(period, Word::permit_back);
-        }
-    }
-}
-
-/// Why a call was not let pass.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{}", refusal(*state, *retry_in))]
-#[non_exhaustive]
-pub struct BreakerOpen {
-    /// What the breaker does.
-    pub state: BreakerState,
-    /// How long until a call may pass again; `None` if that depends on calls that have not ended, or on a command.
-    pub retry_in: Option<Duration>,
-}
-
-fn refusal(state: BreakerState, retry_in: Option<Duration>) -> String {
-    match (state, retry_in) {
-        (_, Some(time)) => format!("the circuit breaker is open; try again in {time:.2?}"),
-        (BreakerState::HalfOpen, None) => {
-            "the circuit breaker is half-open, and as many calls try as it lets pass; try again when they have ended"
-                .into()
-        }
-        (state, None) => format!("the circuit breaker is {state}, until it is told to reset"),
-    }
-}
-
-/// A change of a [`Breaker`]'s state.
-#[derive(Debug, Clone, Copy, PartialEq)]
-#[non_exhaustive]
-pub struct BreakerEvent {
-    /// The state before.
-    pub from: BreakerState,
-    /// The state since.
-    pub to: BreakerState,
-    /// What has changed it.
-    pub cause: BreakerCause,
-    /// The number of changes so far, this one included.
-    pub period: u64,
-    /// Of a breaker that opened, for how long.
-    pub open_time: Option<Duration>,
-}
-
-impl BreakerEvent {
-    fn new(from: Word, to: Word, cause: BreakerCause, open_time: Option<Duration>) -> Self {
-        BreakerEvent { from: from.state(), to: to.state(), cause, period: to.period(), open_time }
-    }
-}
-
-impl fmt::Display for BreakerEvent {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the circuit breaker is {} after it was {}", self.to, self.from)?;
-        if let Some(time) = self.open_time {
-            write!(f, ", for {time:.2?}")?;
-        }
-        match self.cause {
-            BreakerCause::FailureRate(rate) => write!(f, ": {:.1} % of the calls failed", rate * 100.0),
-            BreakerCause::SlowRate(rate) => write!(f, ": {:.1} % of the calls were slow", rate * 100.0),
-            BreakerCause::Due => write!(f, ": its open time is over"),
-            BreakerCause::Recovered => write!(f, ": the calls that tried went well"),
-            BreakerCause::NoVerdict => write!(f, ": too few of the calls that tried have ended"),
-            BreakerCause::Told => write!(f, ": it was told so"),
-        }
-    }
-}
-
-/// What changes a [`Breaker`]'s state.
-#[derive(Debug, Clone, Copy, PartialEq)]
-#[non_exhaustive]
-pub enum BreakerCause {
-    /// So many of the calls failed, from 0 to 1.
-    FailureRate(f64),
-    /// So many of the calls were slow, from 0 to 1.
-    SlowRate(f64),
-    /// The open time is over.
-    Due,
-    /// The calls of a half-open breaker went well.
-    Recovered,
-    /// Too few calls of a half-open breaker ended within its limit.
-    NoVerdict,
-    /// A command.
-    Told,
-}
-
-/// How a [`Breaker`] stands.
-#[derive(Debug, Clone, Copy, PartialEq)]
-#[non_exhaustive]
-pub struct BreakerStatus {
-    /// What it does.
-    pub state: BreakerState,
-    /// How often it has changed its state.
-    pub period: u64,
-    /// Calls that it judges by: in its window, or of a half-open breaker those that have ended.
-    pub calls: u64,
-    /// How many of them failed, from 0 to 1.
-    pub failure_rate: f64,
-    /// How many of them were slow, from 0 to 1.
-    pub slow_rate: f64,
-    /// Of an open breaker, how long until a call may pass.
-    pub retry_in: Option<Duration>,
-    /// Of a half-open breaker, how many more calls it lets pass.
-    pub permits_left: u32,
-    /// How often it has opened since it was last closed.
-    pub openings: u32,
-    /// Calls that it has judged, ever.
-    pub total_calls: u64,
-    /// How many of them failed.
-    pub total_failed: u64,
-    /// How many of them were slow.
-    pub total_slow: u64,
-    /// Calls that were recorded while none was judged, or too late for their permit.
-    pub total_unjudged: u64,
-    /// Calls that were refused.
-    pub total_refused: u64,
-}
-
-#[cfg(all(test, not(loom)))]
-mod tests {
-    use std::sync::{Arc, Mutex};
-
-    use proptest::prelude::*;
-
-    use super::super::window::BreakerWindow;
-    use super::*;
-
-    const FAST: Duration = Duration::from_millis(1);
-    const SLOW: Duration = Duration::from_millis(101);
-    /// Ticks that no time in these tests exceeds.
-    const LONG: u64 = 1_000_000;
-
-    /// Judges by four calls, opens for a second at first and for four at most, tries with two calls.
-    fn rules() -> BreakerRules {
-        BreakerRules {
-            window: BreakerWindow::Calls(4),
-            slow_after: Duration::from_millis(100),
-            half_open_calls: 2,
-            open_max: Duration::from_secs(4),
-            ..BreakerRules::default()
-        }
-    }
-
-    fn breaker() -> Breaker {
-        Breaker::new(rules()).unwrap()
-    }
-
-    fn fail(breaker: &Breaker, now: u64, times: usize) {
-        (0..times).for_each(|_| breaker.record_at(now, Call::KINDS[2], 1));
-    }
-
-    /// One that has just become half-open, and when; nobody has a permit.
-    fn half_open() -> (Breaker, u64) {
-        let breaker = breaker();
-        fail(&breaker, 0, 4);
-        drop(breaker.try_pass_at(LONG).unwrap());
-        assert_eq!(breaker.state(), BreakerState::HalfOpen);
-        (breaker, LONG)
-    }
-
-    #[test]
-    fn it_opens_at_the_failure_rate_and_not_before() {
-        let breaker = breaker();
-        breaker.record_at(0, Call::KINDS[0], 1000);
-        fail(&breaker, 0, 1);
-        assert!(breaker.is_closed());
-        fail(&breaker, 0, 1);
-        assert_eq!(breaker.state(), BreakerState::Open);
-        assert!(!breaker.is_closed());
-    }
-
-    #[test]
-    fn it_opens_at_the_slow_rate_whatever_the_outcome() {
-        let breaker = breaker();
-        for kind in [1, 1, 3] {
-            breaker.record_at(0, Call::KINDS[kind], 1);
-        }
-        assert!(breaker.is_closed(), "three calls are too few");
-        breaker.record_at(0, Call::KINDS[1], 1);
-        assert_eq!(breaker.state(), BreakerState::Open);
-    }
-
-    #[test]
-    fn a_call_is_slow_that_takes_longer_than_the_rule_says() {
-        let breaker = breaker();
-        assert!(!breaker.is_slow(Duration::from_millis(100)));
-        assert!(breaker.is_slow(Duration::from_millis(100) + Duration::from_nanos(1)));
-        assert!(breaker.is_slow(Duration::MAX));
-    }
-
-    #[test]
-    fn an_open_breaker_refuses_until_its_time_is_over() {
-        let breaker = breaker();
-        fail(&breaker, 7, 4);
-        let refusal = breaker.try_pass_at(7).unwrap_err();
-        let time = refusal.retry_in.unwrap();
-        assert_eq!(refusal.state, BreakerState::Open);
-        assert!(time > Duration::from_millis(500) && time <= Duration::from_millis(1010), "{time:?}");
-        let until = 7 + clock::in_ticks(time);
-        assert!(breaker.try_pass_at(until - 1).is_err());
-        assert!(breaker.try_pass_at(until).unwrap().is_trial());
-        assert_eq!(breaker.status_at(until).total_refused, 2);
-    }
-
-    #[test]
-    fn calls_that_go_well_close_a_half_open_breaker_with_an_empty_window() {
-        let (breaker, now) = half_open();
-        for _ in 0..2 {
-            assert_eq!(breaker.state(), BreakerState::HalfOpen);
-            breaker.try_pass_at(now).unwrap().record_at(now, Outcome::Success, FAST);
-        }
-        let status = breaker.status_at(now);
-        assert_eq!((status.state, status.calls, status.openings, status.period), (BreakerState::Closed, 0, 0, 3));
-        assert_eq!((status.total_calls, status.total_failed), (6, 4));
-    }
-
-    #[test]
-    fn slow_calls_open_a_half_open_breaker_again() {
-        let (breaker, now) = half_open();
-        for _ in 0..2 {
-            breaker.try_pass_at(now).unwrap().record_at(now, Outcome::Success, SLOW);
-        }
-        assert_eq!(breaker.state(), BreakerState::Open);
-        assert_eq!(breaker.status_at(now).total_slow, 2);
-    }
-
-    #[test]
-    fn a_half_open_breaker_judges_by_the_minimum_if_that_is_less() {
-        let breaker = Breaker::new(BreakerRules { minimum_calls: 1, half_open_calls: 5, ..rules() }).unwrap();
-        fail(&breaker, 0, 1);
-        breaker.try_pass_at(LONG).unwrap().record_at(LONG, Outcome::Success, FAST);
-        assert!(breaker.is_closed());
-    }
-
-    #[test]
-    fn a_half_open_breaker_gives_no_more_permits_than_it_has_and_takes_unused_ones_back() {
-        let (breaker, now) = half_open();
-        let first = breaker.try_pass_at(now).unwrap();
-        let second = breaker.try_pass_at(now).unwrap();
-        let refusal = breaker.try_pass_at(now).unwrap_err();
-        assert_eq!(refusal, BreakerOpen { state: BreakerState::HalfOpen, retry_in: None });
-        drop(second);
-        assert_eq!(breaker.status_at(now).permits_left, 1);
-        let third = breaker.try_pass_at(now).unwrap();
-        assert!(breaker.try_pass_at(now).is_err());
-        drop((first, third));
-        assert_eq!(breaker.status_at(now).permits_left, 2);
-    }
-
-    #[test]
-    fn a_permit_that_a_panic_drops_comes_back() {
-        let (breaker, now) = half_open();
-        let outcome = catch_unwind(AssertUnwindSafe(|| {
-            let _pass = breaker.try_pass_at(now).unwrap();
-            std::panic::resume_unwind(Box::new(()));
-        }));
-        assert!(outcome.is_err());
-        assert_eq!(breaker.status_at(now).permits_left, 2);
-    }
-
-    #[test]
-    fn a_permit_counts_in_its_own_period_only() {
-        let (breaker, now) = half_open();
-        let (mut old, older) = (breaker.try_pass_at(now).unwrap(), breaker.try_pass_at(now).unwrap());
-        breaker.reset();
-        fail(&breaker, now, 4);
-        drop(breaker.try_pass_at(2 * LONG).unwrap());
-        old.record_at(2 * LONG, Outcome::Success, FAST);
-        drop(older);
-        let status = breaker.status_at(2 * LONG);
-        assert_eq!((status.state, status.calls, status.permits_left), (BreakerState::HalfOpen, 0, 2));
-        assert_eq!(status.total_unjudged, 1, "it came too late");
-    }
-
-    #[test]
-    fn a_half_open_breaker_without_a_verdict_opens_again_at_its_limit() {
-        let (breaker, now) = half_open();
-        let limit = clock::ticks_after(now, Duration::from_secs(60));
-        let _stuck = [breaker.try_pass_at(now).unwrap(), breaker.try_pass_at(now).unwrap()];
-        assert_eq!(breaker.try_pass_at(limit - 1).unwrap_err().state, BreakerState::HalfOpen);
-        assert_eq!(breaker.try_pass_at(limit).unwrap_err().state, BreakerState::Open);
-        let patient = Breaker::new(BreakerRules { half_open_limit: None, ..rules() }).unwrap();
-        fail(&patient, 0, 4);
-        let _stuck = [patient.try_pass_at(LONG).unwrap(), patient.try_pass_at(LONG).unwrap()];
-        assert_eq!(patient.try_pass_at(u64::MAX / 2).unwrap_err().state, BreakerState::HalfOpen);
-    }
-
-    #[test]
-    fn the_open_time_doubles_up_to_its_cap_until_the_breaker_has_been_closed() {
-        let breaker = breaker();
-        let mut now = 0;
-        fail(&breaker, now, 4);
-        for seconds in [1, 2, 4, 4] {
-            let (time, full) = (breaker.try_pass_at(now).unwrap_err().retry_in.unwrap(), Duration::from_secs(seconds));
-            assert!(time > full / 2 && time <= full + Duration::from_millis(20), "{time:?} of {full:?}");
-            now += LONG;
-            for _ in 0..2 {
-                breaker.try_pass_at(now).unwrap().record_at(now, Outcome::Failure, FAST);
-            }
-        }
-        assert_eq!(breaker.status_at(now).openings, 5);
-        now += LONG;
-        for _ in 0..2 {
-            breaker.try_pass_at(now).unwrap().record_at(now, Outcome::Success, FAST);
-        }
-        fail(&breaker, now, 4);
-        assert!(breaker.try_pass_at(now).unwrap_err().retry_in.unwrap() <= Duration::from_millis(1010));
-    }
-
-    #[test]
-    fn forced_open_refuses_and_disabled_passes_whatever_happens() {
-        let breaker = breaker();
-        breaker.force_open();
-        let refusal = breaker.try_pass_at(LONG).unwrap_err();
-        assert_eq!(refusal, BreakerOpen { state: BreakerState::ForcedOpen, retry_in: None });
-        breaker.disable();
-        fail(&breaker, LONG, 100);
-        assert!(breaker.is_closed() && !breaker.try_pass_at(LONG).unwrap().is_trial());
-        breaker.reset();
-        let status = breaker.status_at(LONG);
-        assert_eq!((status.state, status.calls, status.total_unjudged), (BreakerState::Closed, 0, 100));
-    }
-
-    #[test]
-    fn a_reset_of_a_closed_breaker_forgets_its_calls_and_is_no_change() {
-        let breaker = breaker();
-        fail(&breaker, 0, 3);
-        breaker.reset();
-        let status = breaker.status_at(0);
-        assert_eq!((status.calls, status.period, status.total_failed), (0, 0, 3));
-    }
-
-    #[test]
-    fn changed_rules_take_effect_and_wrong_ones_do_not() {
-        let breaker = breaker();
-        fail(&breaker, 0, 3);
-        assert!(breaker.set_rules(BreakerRules { failure_rate: 2.0, ..rules() }).is_err());
-        let wider = BreakerRules { slow_after: Duration::from_secs(1), minimum_calls: 3, ..rules() };
-        breaker.set_rules(wider.clone()).unwrap();
-        assert!(breaker.is_closed() && !breaker.is_slow(SLOW));
-        assert_eq!(breaker.status_at(0).calls, 3, "the same window");
-        breaker.record_at(0, Call::KINDS[0], 1);
-        assert_eq!(breaker.state(), BreakerState::Open, "three of four");
-        breaker.set_rules(BreakerRules { half_open_calls: 3, ..wider.clone() }).unwrap();
-        let _passes: Vec<_> = (0..3).map(|_| breaker.try_pass_at(LONG).unwrap()).collect();
-        breaker.set_rules(BreakerRules { half_open_calls: 4, ..wider.clone() }).unwrap();
-        assert!(breaker.try_pass_at(LONG).is_err(), "this half-open time is of the rules before");
-        breaker.reset();
-        fail(&breaker, 0, 2);
-        breaker.set_rules(BreakerRules { window: BreakerWindow::Calls(5), ..wider }).unwrap();
-        assert_eq!(breaker.status_at(0).calls, 0, "another window starts empty");
-    }
-
-    #[test]
-    fn a_look_does_not_open_it() {
-        let rules = BreakerRules { window: BreakerWindow::Time(Duration::from_secs(1)), minimum_calls: 1, ..rules() };
-        let breaker = Breaker::new(rules).unwrap();
-        breaker.record_at(0, Call::KINDS[0], 10);
-        fail(&breaker, 50, 1);
-        let status = breaker.status_at(120);
-        assert_eq!((status.state, status.failure_rate), (BreakerState::Closed, 1.0));
-        breaker.record_at(120, Call::KINDS[0], 1);
-        assert_eq!(breaker.state(), BreakerState::Open, "a record does: one of two");
-    }
-
-    #[test]
-    fn each_change_is_told_once_with_its_cause() {
-        let told = Arc::new(Mutex::new(Vec::new()));
-        let notes = Arc::clone(&told);
-        let breaker = breaker().on_event(move |event| {
-            notes.lock().unwrap_or_else(PoisonError::into_inner).push(*event);
-            std::panic::resume_unwind(Box::new("a listener may panic"));
-        });
-        fail(&breaker, 0, 4);
-        for kind in [Outcome::Success, Outcome::Success] {
-            breaker.try_pass_at(LONG).unwrap().record_at(LONG, kind, FAST);
-        }
-        breaker.force_open();
-        let events = told.lock().unwrap_or_else(PoisonError::into_inner);
-        let told: Vec<_> = events.iter().map(|event| (event.period, event.to, event.cause)).collect();
-        let expected = [
-            (1, BreakerState::Open, BreakerCause::FailureRate(1.0)),
-            (2, BreakerState::HalfOpen, BreakerCause::Due),
-            (3, BreakerState::Closed, BreakerCause::Recovered),
-            (4, BreakerState::ForcedOpen, BreakerCause::Told),
-        ];
-        assert_eq!(told, expected);
-        assert!(events[0].to_string().starts_with("the circuit breaker is open after it was closed, for "));
-        assert!(events[0].to_string().ends_with(": 100.0 % of the calls failed"));
-    }
-
-    #[test]
-    fn nothing_that_threads_record_at_the_same_time_is_lost() {
-        const EACH: u64 = 2000;
-        let breaker = Breaker::new(BreakerRules { open_min: Duration::from_millis(10), ..rules() }).unwrap();
-        let recorded: u64 = std::thread::scope(|scope| {
-            let work = |thread: u64| {
-                let mut recorded = 0;
-                for n in 0..EACH {
-                    // Each thread's own time: at least it goes on.
-                    match breaker.try_pass_at(n) {
-                        Ok(pass) if n % 7 == thread => drop(pass),
-                        Ok(mut pass) => {
-                            let outcome = if n % 3 == 0 { Outcome::Failure } else { Outcome::Success };
-                            pass.record_at(n, outcome, if n % 5 == 0 { SLOW } else { FAST });
-                            recorded += 1;
-                        }
-                        Err(_) => {}
-                    }
-                }
-                recorded
-            };
-            let threads: Vec<_> = (0..4).map(|thread| scope.spawn(move || work(thread))).collect();
-            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
-        });
-        let status = breaker.status_at(EACH);
-        assert_eq!(status.total_calls + status.total_unjudged, recorded, "{status:?}");
-        assert!(status.period > 1, "it has opened: {status:?}");
-        if status.state == BreakerState::HalfOpen {
-            assert_eq!(u64::from(status.permits_left) + status.calls, 2, "nobody has a permit any more: {status:?}");
-        }
-    }
-
-    /// What a test does with a breaker.
-    #[derive(Debug, Clone)]
-    enum Step {
-        Later(u64),
-        Pass,
-        /// Ends the pass that stands there, with such a call; `None`: without result.
-        End(prop::sample::Index, Option<usize>),
-        Record(usize, u64),
-        Force(BreakerState),
-    }
-
-    fn step() -> impl Strategy<Value = Step> {
-        let state = prop::sample::select(vec![BreakerState::Closed, BreakerState::ForcedOpen, BreakerState::Disabled]);
-        prop_oneof![
-            3 => prop_oneof![0..5u64, 100..400u64].prop_map(Step::Later),
-            6 => Just(Step::Pass),
-            5 => (any::<prop::sample::Index>(), prop::option::weighted(0.8, 0..4usize)).prop_map(|(i, k)| Step::End(i, k)),
-            3 => (0..4usize, 0..4u64).prop_map(|(kind, n)| Step::Record(kind, n)),
-            1 => state.prop_map(Step::Force),
-        ]
-    }
-
-    fn any_rules() -> impl Strategy<Value = BreakerRules> {
-        let rate = || prop::sample::select(vec![0.3, 0.5, 0.75, 1.0]);
-        (1..6u32, 1..6u32, rate(), rate(), 1..4u32, prop::option::of(Just(Duration::from_secs(2)))).prop_map(
-            |(calls, minimum_calls, failure_rate, slow_rate, half_open_calls, half_open_limit)| BreakerRules {
-                window: BreakerWindow::Calls(calls),
-                minimum_calls,
-                failure_rate,
-                slow_rate,
-                half_open_calls,
-                half_open_limit,
-                ..rules()
-            },
-        )
-    }
-
-    /// The reference: every call of the period in a list, every permit in a number, one thing after the other.
-    struct Model {
-        rules: BreakerRules,
-        state: BreakerState,
-        period: u64,
-        /// The calls of this period by which it is judged.
-        calls: Vec<Call>,
-        out: u32,
-        since: u64,
-        openings: u32,
-        judged: u64,
-        unjudged: u64,
-        refused: u64,
-    }
-
-    impl Model {
-        fn change(&mut self, now: u64, to: BreakerState) {
-            (self.state, self.since, self.out) = (to, now, 0);
-            self.period += 1;
-            self.calls.clear();
-            match to {
-                BreakerState::Open => self.openings += 1,
-                BreakerState::HalfOpen => {}
-                _ => self.openings = 0,
-            }
-        }
-
-        fn judge(&mut self, now: u64) {
-            let size = match (self.state, self.rules.window) {
-                (BreakerState::Closed, BreakerWindow::Calls(size)) => size,
-                _ => self.rules.half_open_calls,
-            } as usize;
-            let last = &self.calls[self.calls.len().saturating_sub(size)..];
-            if last.len() < size.min(self.rules.minimum_calls as usize) {
-                return;
-            }
-            let rate = |count: usize| count as f64 / last.len() as f64;
-            if rate(last.iter().filter(|call| call.failed).count()) >= self.rules.failure_rate
-                || rate(last.iter().filter(|call| call.slow).count()) >= self.rules.slow_rate
-            {
-                self.change(now, BreakerState::Open);
-            } else if self.state == BreakerState::HalfOpen {
-                self.change(now, BreakerState::Closed);
-            }
-        }
-
-        /// The half-open period whose permit a call gets, or a refusal.
-        fn pass(&mut self, now: u64, until: u64) -> Result<Option<u64>, BreakerState> {
-            match self.state {
-                BreakerState::Closed | BreakerState::Disabled => return Ok(None),
-                BreakerState::Open if until <= now => self.change(now, BreakerState::HalfOpen),
-                BreakerState::HalfOpen if self.out + self.calls.len() as u32 == self.rules.half_open_calls => {
-                    if self.rules.half_open_limit.is_some_and(|limit| self.since + clock::in_ticks(limit) < now) {
-                        self.change(now, BreakerState::Open);
-                    }
-                }
-                _ => {}
-            }
-            if self.state != BreakerState::HalfOpen || self.out + self.calls.len() as u32 == self.rules.half_open_calls
-            {
-                self.refused += 1;
-                return Err(self.state);
-            }
-            self.out += 1;
-            Ok(Some(self.period))
-        }
-
-        fn end(&mut self, now: u64, permit: u64, call: Option<Call>) {
-            let in_time = self.state == BreakerState::HalfOpen && self.period == permit;
-            self.out -= u32::from(in_time);
-            match call {
-                Some(call) if in_time => {
-                    self.judged += 1;
-                    self.calls.push(call);
-                    self.judge_half_open(now);
-                }
-                Some(_) => self.unjudged += 1,
-                None => {}
-            }
-        }
-
-        /// A result is also an occasion on which the limit is noticed.
-        fn judge_half_open(&mut self, now: u64) {
-            self.judge(now);
-            self.notice_limit(now);
-        }
-
-        fn notice_limit(&mut self, now: u64) {
-            let limit = self.rules.half_open_limit.map(|limit| self.since + clock::in_ticks(limit));
-            if self.state == BreakerState::HalfOpen && limit.is_some_and(|limit| limit < now) {
-                self.change(now, BreakerState::Open);
-            }
-        }
-
-        fn record(&mut self, now: u64, call: Call, n: u64) {
-            if self.state == BreakerState::Closed {
-                self.judged += n;
-                self.calls.extend((0..n).map(|_| call));
-                if n > 0 {
-                    self.judge(now);
-                }
-            } else {
-                self.unjudged += n;
-                self.notice_limit(now);
-            }
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn it_does_what_a_simple_state_machine_does(
-            rules in any_rules(),
-            steps in prop::collection::vec(step(), 0..120),
-        ) {
-            let breaker = Breaker::new(rules.clone()).unwrap();
-            let (mut now, mut passes) = (10, Vec::new());
-            let mut model = Model {
-                rules, state: BreakerState::Closed, period: 0, calls: Vec::new(), out: 0, since: 0, openings: 0,
-                judged: 0, unjudged: 0, refused: 0,
-            };
-            for step in steps {
-                let until = breaker.until.load(Ordering::Relaxed);
-                match step {
-                    Step::Later(ticks) => now += ticks,
-                    Step::Pass => match (breaker.try_pass_at(now), model.pass(now, until)) {
-                        (Ok(pass), Ok(permit)) => {
-                            prop_assert_eq!(pass.period, permit);
-                            passes.push(pass);
-                        }
-                        (Err(refusal), Err(state)) => prop_assert_eq!(refusal.state, state),
-                        (ours, theirs) => prop_assert!(false, "{ours:?}, and not {theirs:?}"),
-                    },
-                    Step::End(index, kind) if !passes.is_empty() => {
-                        let mut pass = passes.swap_remove(index.index(passes.len()));
-                        let call = kind.map(|kind| Call::KINDS[kind]);
-                        match pass.period {
-                            Some(permit) => model.end(now, permit, call),
-                            None => call.into_iter().for_each(|call| model.record(now, call, 1)),
-                        }
-                        if let Some(call) = call {
-                            let outcome = if call.failed { Outcome::Failure } else { Outcome::Success };
-                            pass.record_at(now, outcome, if call.slow { SLOW } else { FAST });
-                        }
-                    }
-                    Step::End(..) => {}
-                    Step::Record(kind, n) => {
-                        breaker.record_at(now, Call::KINDS[kind], n);
-                        model.record(now, Call::KINDS[kind], n);
-                    }
-                    Step::Force(state) => {
-                        breaker.force(now, state);
-                        model.notice_limit(now);
-                        if model.state != state {
-                            model.change(now, state);
-                        }
-                        model.calls.clear();
-                        model.openings = 0;
-                    }
-                }
-                prop_assert_eq!(breaker.state(), model.state);
-                let opened = breaker.until.load(Ordering::Relaxed);
-                if model.state == BreakerState::Open && opened != until {
-                    let full = clock::in_ticks(Duration::from_secs(1 << (model.openings - 1).min(2)));
-                    let range = now + full / 2 + 1..=now + full + 1;
-                    prop_assert!(range.contains(&opened), "until {opened}, and not in {range:?}");
-                }
-            }
-            drop(passes);
-            let status = breaker.status_at(now);
-            prop_assert_eq!(status.period, breaker.word().period());
-            prop_assert_eq!((status.total_calls, status.total_unjudged), (model.judged, model.unjudged));
-            prop_assert_eq!(status.total_refused, model.refused);
         }
     }
 }
