@@ -97,7 +97,7 @@ impl Model {
             BreakerState::HalfOpen if self.permits_left() == 0 => self.notice_limit(now),
             _ => {}
         }
-        if self.state != BreakerState::HalfOpen || self.out + self.calls.len() as u32 == self.rules.half_open_calls {
+        if self.state != BreakerState::HalfOpen || self.permits_left() == 0 {
             self.refused += 1;
             return Err(self.state);
         }
