@@ -169,8 +169,7 @@ fn half_open_permits_are_exact_and_come_back() {
 
 /// The first call of a half-open time against one that finds no permit left: that one does not think that the time is over.
 ///
-/// Guards that `Breaker::try_pass_at` writes `since` before the word, and the orderings of `Breaker::exchange` and of
-/// `Breaker::word`.
+/// Guards that `Breaker::try_pass_at` writes `since` before the word, and the Release of `Breaker::exchange`.
 #[test]
 fn a_half_open_time_has_begun_when_the_breaker_is_half_open() {
     explore(3, || {

@@ -171,6 +171,7 @@ impl Breaker {
     ///
     /// # Errors
     /// It is open, or half-open with all permits given.
+    #[inline]
     pub fn try_pass(&self) -> Result<Pass<'_>, BreakerOpen> {
         if self.is_closed() {
             return Ok(Pass { breaker: self, period: None });
@@ -184,9 +185,10 @@ impl Breaker {
         self.record_at(now(), self.call(outcome, took), 1);
     }
 
-    /// Records `n` fast successes at once. Whoever then records a failure or a slow call has them judged before it.
+    /// Records `n` fast successes at once; more than 2⁴⁸ count as so many. Whoever then records a failure or a slow call has
+    /// them judged before it.
     pub fn record_successes(&self, n: u64) {
-        self.record_at(now(), Call::KINDS[0], n);
+        self.record_at(now(), Call::KINDS[0], n.min(1 << 48));
     }
 
     /// Refuses all calls from now on, until [`reset`](Breaker::reset) or [`disable`](Breaker::disable). May wait for the lock.
@@ -251,6 +253,7 @@ impl Breaker {
         outcome.map(drop).map_err(Word::from_bits)
     }
 
+    #[cold]
     fn try_pass_at(&self, now: u64) -> Result<Pass<'_>, BreakerOpen> {
         let mut word = self.word();
         let mut looked = false;

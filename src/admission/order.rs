@@ -82,6 +82,9 @@ pub struct OrderError {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
+    use proptest::prelude::*;
+
+    use super::super::waits_for::WaitsFor;
     use super::*;
 
     #[track_caller]
@@ -122,5 +125,26 @@ mod tests {
         assert!(session.remove(2, here) && !session.remove(2, here));
         assert_eq!(session.check_wait(1, here), Ok(()));
         assert_eq!(session.iter().count(), 0);
+    }
+
+    proptest! {
+        /// Sessions take and wait at random, each wait if the check lets it. (Without the check, most of these end in a ring.)
+        #[test]
+        fn waits_that_pass_the_check_make_no_ring(
+            takes in prop::collection::vec((0..4u64, 0..4usize), 0..12), waits in prop::collection::vec((0..4u64, 0..4usize), 4),
+        ) {
+            let mut sessions = vec![Holdings::default(); 4];
+            let mut graph = WaitsFor::default();
+            for (session, tier) in takes {
+                sessions[session as usize].add(tier, here());
+                graph.add_hold(session, tier, here());
+            }
+            for (session, tier) in waits {
+                if sessions[session as usize].check_wait(tier, here()).is_ok() {
+                    graph.add_wait(session, tier, here());
+                }
+            }
+            prop_assert_eq!(graph.ring(), None);
+        }
     }
 }
