@@ -91,13 +91,14 @@ mod tests {
     #[test]
     fn pauses_double_up_to_the_longest_and_a_success_ends_them() {
         clock::init();
-        let pauses = Pauses { min: Duration::from_millis(100), max: Duration::from_millis(1000) };
+        // So long that no other test that moves the clock meanwhile can end one.
+        let pauses = Pauses { min: Duration::from_secs(1000), max: Duration::from_secs(10_000) };
         let backoff = Backoff::new();
         assert!(backoff.begin());
-        for (nth, full) in [(1, 100), (2, 200), (3, 400), (4, 800), (5, 1000), (6, 1000)] {
+        for (nth, full) in [(1, 1000), (2, 2000), (3, 4000), (4, 8000), (5, 10_000), (6, 10_000)] {
             let (failures, pause) = backoff.failed(pauses);
             assert_eq!(failures, nth);
-            let full = Duration::from_millis(full);
+            let full = Duration::from_secs(full);
             assert!(pause >= full / 2 && pause <= full, "{pause:?} of {full:?}");
             assert!(!backoff.begin(), "not before the pause is over");
         }
