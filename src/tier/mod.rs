@@ -26,6 +26,7 @@ pub(crate) mod chain;
 pub(crate) mod clean;
 pub(crate) mod close;
 pub(crate) mod core;
+pub(crate) mod credit;
 pub(crate) mod depot;
 pub(crate) mod epoch;
 pub(crate) mod expire;
