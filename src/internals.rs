@@ -3,12 +3,16 @@
 use std::panic::Location;
 
 use crate::slot::label::Label;
+use crate::admission::quota::Accounts;
+use crate::admission::tenants::{Limit, QuotaRules, Tenant, Unit};
 use crate::slot::word::Word;
 use crate::sync::Ordering;
 use crate::sync::arena::zeroed_slice;
+use crate::sync::fence::Fence;
 use crate::tier::allocate::{self, Caller};
 use crate::tier::chain::{Chain, Link};
 use crate::tier::core::{Core, flags};
+use crate::tier::credit::{Cell, Drain};
 use crate::tier::depot::Depot;
 use crate::tier::reserve::{self, Marks};
 use crate::tier::{Tier, attach};
@@ -184,5 +188,91 @@ impl Block {
     pub fn collect(&self) {
         let Some(_entered) = self.0.enter() else { return };
         epoch::help(self.0);
+    }
+}
+
+/// One owner's credits alone.
+pub struct Credits(Cell);
+
+impl Credits {
+    /// `granted` credits, none of them in use.
+    pub fn new(granted: u32) -> Self {
+        let cell = Cell::new();
+        if let Err(drawing) = cell.take(1, Fence::chosen()) {
+            let _ = drawing.complete(granted);
+            cell.give_back(1);
+        }
+        Credits(cell)
+    }
+
+    /// Owner: takes one of those at hand.
+    pub fn take(&self) -> bool {
+        self.0.take(1, Fence::chosen()).is_ok()
+    }
+
+    /// Owner: takes one of those at hand, or of `n` that it is granted if there is none. False if the draw was called off.
+    pub fn draw(&self, n: u32) -> bool {
+        self.0.take(1, Fence::chosen()).or_else(|drawing| drawing.complete(n)).is_ok()
+    }
+
+    /// Owner: gives one back.
+    pub fn give_back(&self) {
+        self.0.give_back(1);
+    }
+
+    /// Owner: keeps so many.
+    pub fn trim(&self, keep: u32) {
+        self.0.trim(keep);
+    }
+
+    /// Anybody: takes what is free, and says what is granted still.
+    pub fn drain(&self) -> u32 {
+        let mut drain = Drain::new(Fence::chosen());
+        drain.add(&self.0);
+        drain.finish();
+        self.0.look().granted
+    }
+}
+
+/// The accounts of a pool with one tier, of one byte a slot.
+pub struct Quotas(Accounts);
+
+impl Quotas {
+    /// For so many threads, whose purses are there already: loom does not see `OnceLock`s.
+    pub fn new(rules: &QuotaRules, owners: usize) -> Self {
+        let accounts = Accounts::new(rules, Limit::NONE, &[1], owners).expect("rules that fit");
+        (0..owners).for_each(|owner| assert!(accounts.purse(0, owner).is_some()));
+        Quotas(accounts)
+    }
+
+    /// The tenant of that name.
+    pub fn tenant(&self, name: &str) -> Tenant {
+        self.0.tenant(name).expect("a tenant")
+    }
+
+    fn cell(&self, owner: usize, tenant: Tenant) -> &Cell {
+        self.0.purse(0, owner).and_then(|purse| purse.cell(tenant.index())).expect("an owner")
+    }
+
+    /// Takes one credit of a tenant, by the thread that is that owner, drawing up to `batch` more if it must.
+    pub fn take(&self, owner: usize, tenant: Tenant, batch: u32) -> bool {
+        let fence = Fence::chosen();
+        let taken = self.cell(owner, tenant).take(1, fence);
+        taken.or_else(|drawing| self.0.draw(0, tenant, drawing, batch, fence, 0)).is_ok()
+    }
+
+    /// Gives one back, by the thread that is that owner, which keeps up to `batch`.
+    pub fn give_back(&self, owner: usize, tenant: Tenant, batch: u32) {
+        self.0.give_back(tenant, self.cell(owner, tenant), 1, batch, || 0);
+    }
+
+    /// Changes a tenant's hard limit.
+    pub fn set_limit(&self, tenant: Tenant, hard: Limit) {
+        self.0.set_limits(tenant, hard, Limit::NONE, Fence::chosen()).expect("limits that fit");
+    }
+
+    /// What it holds, in slots.
+    pub fn held(&self, tenant: Tenant) -> u64 {
+        self.0.held(tenant, Unit::Slots)
     }
 }
