@@ -78,6 +78,7 @@ pub use admission::breaker::word::BreakerState;
 pub use admission::breaker::{Breaker, Outcome, Pass};
 pub use admission::order::{Holdings, OrderError, TierIndex};
 pub use admission::waits_for::{SessionId, WaitEdge, WaitsFor};
+pub use admission::fairness::{DominantShares, FairQueue, jain_index};
 pub use admission::tenants::{Limit, QuotaError, QuotaRules, Tenant, TenantRules, Unit};
 pub use error::{AllocateError, BuildError, CloseError, Exhausted, GrowError, HandleError};
 pub use slot::handle::Handle;

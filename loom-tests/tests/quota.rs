@@ -113,7 +113,7 @@ fn a_trim_against_a_drain() {
 /// (`Meter::end`), and that it looks again before it refuses.
 #[test]
 fn the_last_credit_goes_to_one() {
-    explore(3, || {
+    explore(2, || {
         let bench = Bench::new(1, 2);
         let other = {
             let bench = Arc::clone(&bench);
@@ -149,7 +149,7 @@ fn what_others_draw_is_not_used() {
 /// Guards the second look in `Accounts::make_room`.
 #[test]
 fn a_credit_that_moves_is_not_counted_twice() {
-    explore(2, || {
+    explore(1, || {
         let bench = Bench::new(2, 3);
         assert!(bench.take(0, "b", 0));
         let mover = {

@@ -8,6 +8,7 @@
 
 pub(crate) mod banker;
 pub(crate) mod breaker;
+pub(crate) mod fairness;
 pub(crate) mod order;
 pub(crate) mod quota;
 pub(crate) mod tenants;
