@@ -40,7 +40,7 @@
 use super::tenants::{Limit, QuotaError, QuotaRules, Tenant, Unit, check_limits};
 use crate::sync::fence::Fence;
 use crate::sync::{AtomicU64, Mutex, Ordering};
-use crate::tier::credit::{Cell, Drain, Drawing, Purse, Purses};
+use crate::tier::credit::{Cell, Drain, Drawing, Lent, Purse, Purses};
 
 /// For how many ticks of the coarse clock a refusal keeps others from exceeding their soft limits: a second.
 pub(crate) const RECENTLY: u64 = 100;
@@ -268,6 +268,20 @@ impl Accounts {
     #[inline]
     pub(crate) fn purse(&self, tier: usize, owner: usize) -> Option<&Purse> {
         self.tiers[tier].purses.of(owner)
+    }
+
+    /// A purse in a tier for a thread that has no magazine. `None` if 16 such threads are allocating already: the one exception to
+    /// that nobody is refused while there is something left.
+    pub(crate) fn lend(&self, tier: usize) -> Option<Lent<'_>> {
+        self.tiers[tier].purses.lend()
+    }
+
+    /// `n` slots of `tenant` are back, by a thread that has no magazine.
+    pub(crate) fn give_back_by_anybody(&self, tier: usize, tenant: Tenant, n: u32) {
+        let cell = self.tiers[tier].purses.of_nobody().and_then(|purse| purse.cell(tenant.index()));
+        if let Some(cell) = cell {
+            cell.give_back_by_anybody(n);
+        }
     }
 
     /// For a claim that its cell could not cover, which is that of `tenant` in a purse of `tier`: draws up to `batch` credits more than it

@@ -39,7 +39,7 @@
 use std::sync::OnceLock;
 
 use crate::sync::fence::Fence;
-use crate::sync::{AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 /// One credit taken, in `taken`: the lower half counts, the upper half grows with every change.
 const TAKE: u64 = (1 << 32) + 1;
@@ -173,6 +173,12 @@ impl Cell {
         let less = self.taken.load(Ordering::Relaxed).wrapping_add(GIVE * u64::from(n));
         // Release: pairs with the Acquire of `taken()`.
         self.taken.store(less, Ordering::Release);
+    }
+
+    /// Anybody, in a cell without owner: the same, in one read-modify-write.
+    pub(crate) fn give_back_by_anybody(&self, n: u32) {
+        // Release: as in `give_back`.
+        self.taken.fetch_add(GIVE * u64::from(n), Ordering::Release);
     }
 
     /// Owner: lets go of what it has beyond `keep`, if that is more than `keep` again. Two loads mostly.
@@ -345,12 +351,20 @@ impl Purse {
     }
 }
 
+/// How many threads without a magazine can take credits at the same time.
+const SPARE: usize = if cfg!(loom) { 1 } else { 16 };
+
 /// The purses of one tier, by the number of their owner's magazine: a magazine has one owner at a time, so has its purse, and
 /// who adopts the magazine goes on with it.
+///
+/// Threads without a magazine borrow a spare purse to take credits, and give them back to one that has no owner.
 pub(crate) struct Purses {
+    /// First the one without owner, then the spare ones, then those of the magazines.
     purses: Box<[OnceLock<Purse>]>,
     /// No purse beyond this number was made.
     used: AtomicUsize,
+    /// Which of the spare ones are lent.
+    lent: [AtomicBool; SPARE],
     /// Cells of each.
     cells: usize,
 }
@@ -358,29 +372,73 @@ pub(crate) struct Purses {
 impl Purses {
     /// Room for `owners` purses of `cells` cells each. 32 bytes an owner; a purse is made when it is first asked for.
     pub(crate) fn new(owners: usize, cells: usize) -> Self {
-        Purses { purses: (0..owners).map(|_| OnceLock::new()).collect(), used: AtomicUsize::new(0), cells }
+        Purses {
+            purses: (0..1 + SPARE + owners).map(|_| OnceLock::new()).collect(),
+            used: AtomicUsize::new(0),
+            lent: std::array::from_fn(|_| AtomicBool::new(false)),
+            cells,
+        }
     }
 
-    /// The purse of an owner, for that owner; made at its first call.
+    /// The purse of an owner, for that owner; made at its first call. `None` if it is not one of so many.
     #[inline]
     pub(crate) fn of(&self, owner: usize) -> Option<&Purse> {
-        let purse = self.purses.get(owner)?;
-        purse.get().or_else(|| self.make(owner))
+        self.at(1 + SPARE + owner)
+    }
+
+    /// A purse for a thread without a magazine. `None` if so many are lent already.
+    pub(crate) fn lend(&self) -> Option<Lent<'_>> {
+        // Acquire: pairs with the Release in `Lent::drop`; the borrower sees what the last one did.
+        let at = self.lent.iter().position(|lent| !lent.swap(true, Ordering::Acquire))?;
+        let lent = &self.lent[at];
+        Some(Lent { purse: self.at(1 + at)?, lent })
+    }
+
+    /// The purse that has no owner: for [`Cell::give_back_by_anybody`] alone.
+    pub(crate) fn of_nobody(&self) -> Option<&Purse> {
+        self.at(0)
+    }
+
+    #[inline]
+    fn at(&self, at: usize) -> Option<&Purse> {
+        let purse = self.purses.get(at)?;
+        purse.get().or_else(|| self.make(at))
     }
 
     #[cold]
-    fn make(&self, owner: usize) -> Option<&Purse> {
-        let purse = self.purses.get(owner)?.get_or_init(|| Purse::new(self.cells));
+    fn make(&self, at: usize) -> Option<&Purse> {
+        let purse = self.purses.get(at)?.get_or_init(|| Purse::new(self.cells));
         // Release: pairs with the Acquire in `cells`; the purse is counted before it holds anything.
-        self.used.fetch_max(owner + 1, Ordering::Release);
+        self.used.fetch_max(at + 1, Ordering::Release);
         Some(purse)
     }
 
-    /// Every owner's cell with that index.
+    /// Every cell with that index.
     pub(crate) fn cells(&self, index: usize) -> impl Iterator<Item = &Cell> {
         // Acquire: pairs with the Release in `make`.
         let used = self.used.load(Ordering::Acquire);
         self.purses[..used].iter().filter_map(move |purse| purse.get()?.cell(index))
+    }
+}
+
+/// A spare purse, until this is dropped.
+pub(crate) struct Lent<'a> {
+    purse: &'a Purse,
+    lent: &'a AtomicBool,
+}
+
+impl std::ops::Deref for Lent<'_> {
+    type Target = Purse;
+
+    fn deref(&self) -> &Purse {
+        self.purse
+    }
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        // Release: pairs with the Acquire in `lend`.
+        self.lent.store(false, Ordering::Release);
     }
 }
 
@@ -524,5 +582,16 @@ mod tests {
         assert!(std::ptr::eq(purses.of(2).unwrap(), purses.of(2).unwrap()));
         assert_eq!(purses.cells(1).count(), 1);
         assert!(purses.of(4).is_none() && purses.of(0).unwrap().cell(2).is_none());
+    }
+
+    #[test]
+    fn a_spare_purse_is_lent_to_one_at_a_time() {
+        let purses = Purses::new(0, 1);
+        let lent: Vec<_> = std::iter::from_fn(|| purses.lend()).collect();
+        assert_eq!(lent.len(), SPARE);
+        assert!(lent.iter().skip(1).all(|other| !std::ptr::eq(&**other, &*lent[0])));
+        let first = &*lent[0] as *const Purse;
+        drop(lent);
+        assert!(std::ptr::eq(&*purses.lend().unwrap(), first));
     }
 }

@@ -58,6 +58,16 @@ fn desk_and_two() -> QuotaRules {
 }
 
 #[test]
+fn tenants_are_looked_up_by_name() {
+    let rules = QuotaRules::new().tenant(TenantRules::new("a").weight(3)).tenant(TenantRules::new("b").parent("a"));
+    let accounts = Accounts::new(&rules, Limit::NONE, &[], 0).unwrap();
+    let b = accounts.tenant("b").unwrap();
+    assert_eq!((accounts.name(b), accounts.weight(b), accounts.weight(accounts.tenant("a").unwrap())), ("b", 1, 3));
+    assert_eq!((accounts.tenant("c"), accounts.tenant("")), (None, None));
+    assert_eq!(accounts.tenants().count(), 2);
+}
+
+#[test]
 fn a_tenant_gets_its_limit_to_the_slot() {
     let bench = Bench::new(desk_and_two(), &[64], 1, 32);
     let md = bench.tenant("md");
@@ -105,6 +115,24 @@ fn what_idle_threads_have_at_hand_is_found() {
     }
     (0..10).for_each(|_| bench.take(0, rx).unwrap());
     assert!(bench.take(1, rx).is_err());
+}
+
+#[test]
+fn threads_without_a_magazine_take_and_give_back_too() {
+    let bench = Bench::new(desk_and_two(), &[64], 1, 32);
+    let md = bench.tenant("md");
+    {
+        let purse = bench.accounts.lend(0).unwrap();
+        for _ in 0..8 {
+            let drawing = purse.cell(md.index()).unwrap().take(1, bench.fence);
+            drawing.or_else(|drawing| bench.accounts.draw(0, md, drawing, 2, bench.fence, 0)).unwrap();
+        }
+    }
+    assert!(bench.take(0, md).is_err());
+    bench.accounts.give_back_by_anybody(0, md, 3);
+    assert_eq!(bench.accounts.held(md, Unit::Slots), 5);
+    (0..3).for_each(|_| bench.take(0, md).unwrap());
+    assert!(bench.take(0, md).is_err());
 }
 
 #[test]
