@@ -14,6 +14,9 @@ use std::time::{Duration, Instant};
 /// Milliseconds a tick. A 32-bit count of them wraps after 497 days.
 pub(crate) const TICK_MILLIS: u32 = 10;
 
+/// One tick.
+pub(crate) const TICK: Duration = Duration::from_millis(TICK_MILLIS as u64);
+
 /// A reading of the coarse clock, in ticks since the first tier of the process was built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Tick(pub(crate) u32);

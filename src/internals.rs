@@ -2,9 +2,9 @@
 
 use std::panic::Location;
 
-use crate::slot::label::Label;
 use crate::admission::quota::Accounts;
 use crate::admission::tenants::{Limit, QuotaRules, Tenant, Unit};
+use crate::slot::label::Label;
 use crate::slot::word::Word;
 use crate::sync::Ordering;
 use crate::sync::arena::zeroed_slice;

@@ -9,7 +9,9 @@
 pub(crate) mod banker;
 pub(crate) mod breaker;
 pub(crate) mod fairness;
+pub(crate) mod line;
 pub(crate) mod order;
+pub(crate) mod priority;
 pub(crate) mod quota;
 pub(crate) mod tenants;
 pub(crate) mod waits_for;

@@ -254,6 +254,12 @@ impl Accounts {
         (1..).map(Tenant).take(self.accounts.len() - 1)
     }
 
+    /// Whether there is such a tenant; nobody is always there.
+    #[inline]
+    pub(crate) fn has(&self, tenant: Tenant) -> bool {
+        tenant.index() < self.accounts.len()
+    }
+
     /// A tenant's name.
     pub(crate) fn name(&self, tenant: Tenant) -> &str {
         &self.accounts[tenant.index()].name
@@ -274,6 +280,13 @@ impl Accounts {
     /// that nobody is refused while there is something left.
     pub(crate) fn lend(&self, tier: usize) -> Option<Lent<'_>> {
         self.tiers[tier].purses.lend()
+    }
+
+    /// The refusal of a thread that none could be lent to.
+    pub(crate) fn crowded(&self, tenant: Tenant) -> Refused {
+        let meter = self.accounts[tenant.index()].meter(Unit::Slots);
+        let (limit, held) = (meter.limit(false), self.held(tenant, Unit::Slots));
+        Refused { tenant, unit: Unit::Slots, limit, held, soft: false }
     }
 
     /// `n` slots of `tenant` are back, by a thread that has no magazine.

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use crate::slot::label::MAX_ACCOUNTS;
+
 /// A tenant of one pool: what its name was looked up to, once.
 ///
 /// The default is nobody, whom no quota limits.
@@ -11,6 +13,12 @@ pub struct Tenant(pub(crate) u16);
 impl Tenant {
     /// Whoever did not say who it is.
     pub const NOBODY: Tenant = Tenant(0);
+
+    /// Its number in its pool, from 1 in the order in which tenants were named; nobody's is 0.
+    #[inline(always)]
+    pub fn number(self) -> u16 {
+        self.0
+    }
 
     /// Its place in arrays by tenant; nobody's is 0.
     #[inline(always)]
@@ -107,6 +115,12 @@ pub struct TenantRules {
     pub soft: Limit,
 }
 
+impl From<&str> for TenantRules {
+    fn from(name: &str) -> Self {
+        TenantRules::new(name)
+    }
+}
+
 impl TenantRules {
     /// A tenant of weight 1 without parent and limits.
     pub fn new(name: &str) -> Self {
@@ -160,7 +174,7 @@ pub enum QuotaError {
     #[error("a tenant has no name: give it one")]
     NoName,
     /// There are more tenants than a [`Tenant`] can tell apart.
-    #[error("{tenants} tenants are too many: a pool has 65534 at most")]
+    #[error("{tenants} tenants are too many: a pool has {} at most", MAX_ACCOUNTS - 1)]
     TooMany {
         /// How many.
         tenants: usize,
@@ -233,6 +247,22 @@ pub enum QuotaError {
     },
 }
 
+impl QuotaError {
+    /// With which tenant something is wrong.
+    pub fn tenant(&self) -> Option<&str> {
+        match self {
+            QuotaError::NoName | QuotaError::TooMany { .. } => None,
+            QuotaError::Duplicate { tenant }
+            | QuotaError::ZeroWeight { tenant }
+            | QuotaError::UnknownParent { tenant, .. }
+            | QuotaError::Cycle { tenant, .. }
+            | QuotaError::SoftAboveHard { tenant, .. }
+            | QuotaError::AboveParent { tenant, .. }
+            | QuotaError::AboveCapacity { tenant, .. } => Some(tenant),
+        }
+    }
+}
+
 impl QuotaRules {
     /// No tenants yet.
     pub fn new() -> Self {
@@ -255,7 +285,7 @@ impl QuotaRules {
 
     /// The place of each tenant's parent; 0 if it has none. Places are from 1, in the order of the rules.
     pub(crate) fn parents(&self, capacity: Limit) -> Result<Vec<Tenant>, QuotaError> {
-        if self.tenants.len() >= usize::from(u16::MAX) {
+        if self.tenants.len() >= MAX_ACCOUNTS {
             return Err(QuotaError::TooMany { tenants: self.tenants.len() });
         }
         let mut places = HashMap::new();

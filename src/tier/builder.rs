@@ -462,25 +462,34 @@ impl<T: Send + 'static> Drop for Unopened<T> {
     }
 }
 
+/// What is wrong with a name that is to stand in logs and metrics.
+pub(crate) fn problem_of_name(name: &str) -> Option<&'static str> {
+    if name.is_empty() {
+        Some("is empty")
+    } else if name.len() > MAX_NAME {
+        Some("is longer than 128 bytes")
+    } else if name.chars().any(|c| c.is_control() || c == '"' || c == '\\') {
+        Some(
+            "holds a control character, a quotation mark or a backslash; use others, they would garble logs and metrics",
+        )
+    } else {
+        None
+    }
+}
+
 /// The one copy of a name, which lives as long as the process: errors and reports refer to it for free.
 fn intern(name: &str) -> Result<&'static str, BuildError> {
     static NAMES: Mutex<Option<HashSet<&'static str>>> = Mutex::new(None);
-    let problem = if name.is_empty() {
-        "is empty"
-    } else if name.len() > MAX_NAME {
-        "is longer than 128 bytes"
-    } else if name.chars().any(|c| c.is_control() || c == '"' || c == '\\') {
-        "holds a control character, a quotation mark or a backslash; use others, they would garble logs and metrics"
-    } else {
-        // A panic cannot leave a set half changed.
-        let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
-        let names = names.get_or_insert_default();
-        if let Some(known) = names.get(name) {
-            return Ok(known);
-        }
-        let name: &'static str = Box::leak(Box::from(name));
-        names.insert(name);
-        return Ok(name);
-    };
-    Err(BuildError::Name { name: name.to_owned(), problem })
+    if let Some(problem) = problem_of_name(name) {
+        return Err(BuildError::Name { name: name.to_owned(), problem });
+    }
+    // A panic cannot leave a set half changed.
+    let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+    let names = names.get_or_insert_default();
+    if let Some(known) = names.get(name) {
+        return Ok(known);
+    }
+    let name: &'static str = Box::leak(Box::from(name));
+    names.insert(name);
+    Ok(name)
 }

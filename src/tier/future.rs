@@ -224,11 +224,11 @@ impl<T: Send + 'static> std::fmt::Debug for Allocate<'_, T> {
 pub(crate) struct Patience {
     start: Instant,
     /// `None` if it is beyond what the clock can count.
-    end: Option<Instant>,
+    pub(crate) end: Option<Instant>,
 }
 
 impl Patience {
-    fn from_now(limit: Duration) -> Self {
+    pub(crate) fn from_now(limit: Duration) -> Self {
         let start = Instant::now();
         Patience { start, end: start.checked_add(limit) }
     }
@@ -252,7 +252,7 @@ impl<T: Send + 'static> Tier<T> {
     #[inline]
     #[track_caller]
     pub fn allocate(&self) -> Result<Lease<T>, AllocateError> {
-        self.waiting(Location::caller(), Label::NONE, None)
+        self.waiting(Location::caller(), None)
     }
 
     /// A slot, waiting at most `patience` for one. A patience of zero never waits, as [`try_allocate`](Self::try_allocate); one
@@ -270,7 +270,7 @@ impl<T: Send + 'static> Tier<T> {
         if patience.is_zero() {
             return self.try_allocate();
         }
-        self.waiting(Location::caller(), Label::NONE, Some(patience))
+        self.waiting(Location::caller(), Some(patience))
     }
 
     /// A slot, as a future: awaited instead of blocked for, by any executor. See [`Allocate`] and
@@ -283,23 +283,35 @@ impl<T: Send + 'static> Tier<T> {
         Allocate::new(self, Location::caller(), Label::NONE)
     }
 
+    /// Waits at most `patience`, without end if there is none, for a holder at that line.
     #[inline]
-    fn waiting(&self, site: Site, label: Label, patience: Option<Duration>) -> Result<Lease<T>, AllocateError> {
-        let mut wait = Allocate::new(self, site, label);
-        if self.core().waiting.len() == 0 {
-            if let Some(lease) = wait.try_now() {
-                return Ok(lease);
-            }
-            wait.stage = Stage::Refused;
+    pub(crate) fn waiting(&self, site: Site, patience: Option<Duration>) -> Result<Lease<T>, AllocateError> {
+        let mut wait = Allocate::new(self, site, Label::NONE);
+        match wait.at_once() {
+            Some(lease) => Ok(lease),
+            None => wait.wait_for(patience),
         }
-        wait.wait_for(patience)
     }
 }
 
 impl<T: Send + 'static> Allocate<'_, T> {
+    /// A free slot, unless others wait for one. To be asked once, before everything else.
+    #[inline]
+    pub(crate) fn at_once(&mut self) -> Option<Lease<T>> {
+        if self.core().waiting.len() > 0 {
+            return None;
+        }
+        let lease = self.try_now();
+        if lease.is_none() {
+            self.stage = Stage::Refused;
+        }
+        lease
+    }
+
+    /// Waits on this thread, at most `patience`.
     #[cold]
     #[inline(never)]
-    fn wait_for(self, patience: Option<Duration>) -> Result<Lease<T>, AllocateError> {
+    pub(crate) fn wait_for(self, patience: Option<Duration>) -> Result<Lease<T>, AllocateError> {
         self.block(patience.map(Patience::from_now))
     }
 }

@@ -93,6 +93,17 @@ impl<T: 'static> Lease<T> {
         Returned { taken, site, born_in_panic: self.place & BORN_IN_PANIC != 0 }
     }
 
+    /// The name of the lease's tier.
+    pub(crate) fn tier_name(&self) -> &'static str {
+        // The slot that is held keeps the incarnation from ending.
+        self.core.incarnation().name
+    }
+
+    /// Puts the slot on an account, which has paid for it.
+    pub(crate) fn charge(&self, account: u16) {
+        self.core.header(self.index()).set_account(account);
+    }
+
     pub(crate) fn belongs_to(&self, core: &Core) -> bool {
         std::ptr::eq(self.core, core)
     }

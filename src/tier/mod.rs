@@ -26,7 +26,6 @@ pub(crate) mod chain;
 pub(crate) mod clean;
 pub(crate) mod close;
 pub(crate) mod core;
-#[cfg_attr(not(any(test, loom)), expect(dead_code, reason = "drawn on by Pool, which lands next"))]
 pub(crate) mod credit;
 pub(crate) mod depot;
 pub(crate) mod epoch;
@@ -75,6 +74,7 @@ use self::report::{Holder, Snapshot};
 use self::values::{InOut, Payload};
 use crate::error::{AllocateError, CloseError, GrowError, HandleError};
 use crate::slot::handle::Handle;
+use crate::slot::header::Site;
 use crate::slot::label::Label;
 use crate::sync::Ordering;
 use crate::sync::atomic::fence;
@@ -146,13 +146,30 @@ impl<T: Send + 'static> Tier<T> {
     #[inline(always)]
     #[track_caller]
     pub fn try_allocate(&self) -> Result<Lease<T>, AllocateError> {
-        let magazine = attach::current(self.core);
-        let caller = Caller { site: Location::caller(), label: Label::NONE, magazine };
-        // SAFETY: the core is that of a `Tier<T>`.
-        match unsafe { validate::allocate::<T>(self.core, caller) } {
+        let caller = self.caller(Location::caller(), Label::NONE);
+        match self.take(caller) {
             Some(lease) => Ok(lease),
-            None => Err(scarcity::why(self.core, caller.magazine, 1, 0)),
+            None => Err(self.refusal(caller)),
         }
+    }
+
+    /// Somebody on this thread who allocates at that line.
+    #[inline(always)]
+    pub(crate) fn caller(&self, site: Site, label: Label) -> Caller {
+        Caller { site, label, magazine: attach::current(self.core) }
+    }
+
+    /// A slot for that caller. If there is none, he is to ask for the [`refusal`](Self::refusal), which is out of the hot path's way.
+    #[inline(always)]
+    pub(crate) fn take(&self, caller: Caller) -> Option<Lease<T>> {
+        // SAFETY: the core is that of a `Tier<T>`.
+        unsafe { validate::allocate::<T>(self.core, caller) }
+    }
+
+    /// Counts that the caller was refused a slot, and says why.
+    #[inline(always)]
+    pub(crate) fn refusal(&self, caller: Caller) -> AllocateError {
+        scarcity::why(self.core, caller.magazine, 1, 0)
     }
 
     /// `n` slots, or none; never waits. Cheaper a slot than one by one; allocates the buffer, 4 bytes a slot.
@@ -179,12 +196,7 @@ impl<T: Send + 'static> Tier<T> {
         self.allocate_into(leases, n, Location::caller())
     }
 
-    fn allocate_into(
-        &self,
-        leases: &mut Leases<T>,
-        n: usize,
-        site: &'static Location<'static>,
-    ) -> Result<(), AllocateError> {
+    pub(crate) fn allocate_into(&self, leases: &mut Leases<T>, n: usize, site: Site) -> Result<(), AllocateError> {
         // SAFETY: the core is that of a `Tier<T>`.
         unsafe { bulk::allocate_into(self.core, leases, n, site) }
     }
@@ -348,6 +360,11 @@ impl<T: Send + 'static> Tier<T> {
     /// How many slots the tier has at most; how many it has, [`Snapshot::slots`] tells.
     pub fn capacity(&self) -> usize {
         self.core.incarnation().capacity
+    }
+
+    /// How many slots the tier has at least: [`TierBuilder::min_capacity`], or its capacity.
+    pub fn min_capacity(&self) -> usize {
+        self.core.life().min
     }
 
     /// Bytes that the tier uses beside its payload: 32 a slot for headers, about 4 for hints, 1,088 for each thread that

@@ -210,8 +210,14 @@ impl Waiting {
     }
 
     /// Whom to ask who is next, from now on.
-    pub(crate) fn set_order(&self, order: Box<dyn Order>) {
+    pub(crate) fn set_order(&self, mut order: Box<dyn Order>) {
         let mut queue = self.lock();
+        let mut last = None;
+        for &Rank { flow, .. } in queue.entries.keys() {
+            if last.replace(flow) != Some(flow) {
+                order.arrives(flow);
+            }
+        }
         queue.order = Some(order);
     }
 

@@ -1,0 +1,82 @@
+//! How urgent a request is, and what a tier keeps back for the more urgent ones.
+
+use crate::slot::label::CLASSES;
+use crate::tier::reserve::Marks;
+
+/// How urgent a request is. Among those who wait the more urgent is served first; and where a tier has [`Watermarks`], it gets
+/// slots that the others do not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[cfg_attr(feature = "config", derive(serde::Deserialize), serde(rename_all = "kebab-case"))]
+pub enum Priority {
+    /// Served when there is plenty.
+    Low,
+    /// What requests have that do not say.
+    #[default]
+    Normal,
+    /// Before the ordinary ones.
+    High,
+    /// May have the last slot.
+    Critical,
+}
+
+impl Priority {
+    /// All of them, the least urgent first.
+    pub const ALL: [Priority; CLASSES] = [Priority::Low, Priority::Normal, Priority::High, Priority::Critical];
+
+    pub(crate) fn class(self) -> u8 {
+        self as u8
+    }
+}
+
+/// How many slots of a tier stay free for more urgent requests: as Linux keeps back pages, with exact marks.
+///
+/// [`Critical`](Priority::Critical) requests may have the last slot; [`High`](Priority::High) ones leave `min` slots free,
+/// [`Normal`](Priority::Normal) ones `low`, [`Low`](Priority::Low) ones `high`. The `high` slots are set apart, and a release
+/// fills them up again before anything else; so it is exact to the slot, and costs the others nothing as long as nobody has
+/// taken of them. Allocations from the tier itself, past the pool, count as `Normal`.
+///
+/// ```
+/// use tierpool::{MemoryTier, Pool, Priority, Request, Watermarks};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let marks = Watermarks { min: 1, low: 2, high: 3 };
+/// let pool = Pool::builder().memory_tier(MemoryTier::new("packets", 2048, 4).watermarks(marks)).build()?;
+/// let request = Request::memory(1500);
+/// let low = pool.try_allocate(request.priority(Priority::Low))?;
+/// assert!(pool.try_allocate(request.priority(Priority::Low)).is_err());     // leaves three
+/// let normal = pool.try_allocate(request)?;
+/// assert!(pool.try_allocate(request).is_err());                             // leaves two
+/// let high = pool.try_allocate(request.priority(Priority::High))?;
+/// let last = pool.try_allocate(request.priority(Priority::Critical))?;
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[cfg_attr(feature = "config", derive(serde::Deserialize), serde(deny_unknown_fields))]
+pub struct Watermarks {
+    /// Slots that only `Critical` requests may have.
+    pub min: usize,
+    /// Slots that `Normal` requests leave; at least `min`.
+    pub low: usize,
+    /// Slots that `Low` requests leave; at least `low`, and less than the tier has.
+    pub high: usize,
+}
+
+impl Watermarks {
+    /// What is wrong with them in a tier of that capacity.
+    pub(crate) fn problem(self, capacity: usize) -> Option<&'static str> {
+        if self.min > self.low {
+            Some("`min` is above `low`: Normal requests would leave less than High ones; lower `min` or raise `low`")
+        } else if self.low > self.high {
+            Some("`low` is above `high`: Low requests would leave less than Normal ones; lower `low` or raise `high`")
+        } else if self.high >= capacity {
+            Some("`high` leaves nothing for Low requests; give it less than the tier has slots")
+        } else {
+            None
+        }
+    }
+
+    pub(crate) fn marks(self) -> Marks {
+        // Less than a tier's capacity, which fits.
+        Marks([self.high as u32, self.low as u32, self.min as u32, 0])
+    }
+}

@@ -1,0 +1,372 @@
+//! Making a pool: everything that can be wrong is found here, and returned as an error that says where.
+
+use std::any::type_name;
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::error::PoolError;
+use super::metrics::LastLook;
+use super::monitor::ResourceStatus;
+use super::optimize::{Decision, DecisionSink, Optimizer};
+use super::request::Spill;
+use super::route::Routes;
+use super::rows::{AnyTier, Row, TierKind};
+use super::rules::Books;
+use super::{Inner, Pool};
+use crate::admission::line::Line;
+use crate::admission::priority::Watermarks;
+use crate::admission::quota::Accounts;
+use crate::admission::tenants::{Limit, QuotaRules, TenantRules};
+use crate::clock;
+use crate::resource::memory::{Memory, Scrub};
+use crate::sync::AtomicU64;
+use crate::tier::Tier;
+use crate::tier::account::{self, Accountant};
+use crate::tier::builder::{TierBuilder, problem_of_name};
+use crate::tier::magazine::MAX_MAGAZINES;
+use crate::tier::reclaim::Reclaimer;
+use crate::tier::reserve;
+use crate::tier::values::rethrow;
+
+/// The overflow's name in reports and errors.
+const OVERFLOW: &str = "overflow";
+
+/// The default of [`PoolBuilder::ageing`].
+const AGEING: Duration = Duration::from_secs(1);
+
+/// What a pool shall be; [`Pool::builder`] starts one.
+#[must_use = "a builder does nothing until `build` is called"]
+pub struct PoolBuilder {
+    memory: Vec<MemoryTier>,
+    tiers: Vec<(Box<dyn AnyTier>, TierKind)>,
+    tenants: QuotaRules,
+    /// Where the tenants stand in a configuration file.
+    tenant_lines: Vec<Option<usize>>,
+    watermarks: Vec<(String, Watermarks)>,
+    ageing: Duration,
+    spill: Spill,
+    overflow: Option<usize>,
+    reclaimer: Reclaimer,
+    on_decision: Option<DecisionSink>,
+}
+
+/// A tier of plain bytes that a pool shall have: [`PoolBuilder::memory_tier`].
+///
+/// ```
+/// use std::time::Duration;
+/// use tierpool::{MemoryTier, Pool, Scrub};
+///
+/// let pool = Pool::builder()
+///     .memory_tier(
+///         MemoryTier::new("packets", 2048, 8192)
+///             .scrub(Scrub::AfterUse)
+///             .with(|tier| tier.min_capacity(1024).leak_after(Duration::from_secs(30))),
+///     )
+///     .build()?;
+/// # Ok::<(), tierpool::PoolError>(())
+/// ```
+#[must_use = "a memory tier does nothing until a pool's builder gets it"]
+pub struct MemoryTier {
+    name: String,
+    bytes: usize,
+    slots: usize,
+    scrub: Scrub,
+    watermarks: Option<Watermarks>,
+    options: Vec<Options>,
+    /// Where it stands in a configuration file.
+    pub(super) line: Option<usize>,
+}
+
+/// What else is said of a memory tier.
+type Options = Box<dyn FnOnce(TierBuilder<Memory>) -> TierBuilder<Memory> + Send>;
+
+impl MemoryTier {
+    /// A tier of `slots` buffers, from 1 to 2²⁷, of `bytes` bytes each, from 1.
+    pub fn new(name: &str, bytes: usize, slots: usize) -> Self {
+        MemoryTier {
+            name: name.to_owned(),
+            bytes,
+            slots,
+            scrub: Scrub::default(),
+            watermarks: None,
+            options: Vec::new(),
+            line: None,
+        }
+    }
+
+    /// When its bytes are zeroed. Default: [`Scrub::OnChange`].
+    pub fn scrub(mut self, scrub: Scrub) -> Self {
+        self.scrub = scrub;
+        self
+    }
+
+    /// What it keeps back for urgent requests. Default: nothing.
+    pub fn watermarks(mut self, watermarks: Watermarks) -> Self {
+        self.watermarks = Some(watermarks);
+        self
+    }
+
+    /// Anything else that [`TierBuilder`] can say of it. [`TierBuilder::clean`] does not hold beside [`Scrub::AfterUse`], which is one.
+    pub fn with(mut self, options: impl FnOnce(TierBuilder<Memory>) -> TierBuilder<Memory> + Send + 'static) -> Self {
+        self.options.push(Box::new(options));
+        self
+    }
+
+    fn build(self, reclaimer: Reclaimer) -> Result<Tier<Memory>, PoolError> {
+        let MemoryTier { name, bytes, slots, scrub, options, line, .. } = self;
+        let builder = Tier::builder(&name).capacity(slots).reclaimer(reclaimer);
+        let builder = options.into_iter().fold(builder, |builder, more| more(builder));
+        let builder = if scrub == Scrub::AfterUse { builder.clean(Memory::scrub) } else { builder };
+        builder.try_build_with(move || Memory::with_scrub(bytes, scrub)).map_err(|why| at(line, why))
+    }
+}
+
+impl fmt::Debug for MemoryTier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryTier").field("name", &self.name).field("bytes", &self.bytes).finish_non_exhaustive()
+    }
+}
+
+/// An error of what may stand at a line of a configuration file.
+fn at(line: Option<usize>, source: impl Into<PoolError>) -> PoolError {
+    match line {
+        Some(line) => PoolError::At { line, source: Box::new(source.into()) },
+        None => source.into(),
+    }
+}
+
+impl PoolBuilder {
+    pub(super) fn new() -> Self {
+        PoolBuilder {
+            memory: Vec::new(),
+            tiers: Vec::new(),
+            tenants: QuotaRules::new(),
+            tenant_lines: Vec::new(),
+            watermarks: Vec::new(),
+            ageing: AGEING,
+            spill: Spill::Refuse,
+            overflow: None,
+            reclaimer: Reclaimer::Manual,
+            on_decision: None,
+        }
+    }
+
+    /// A tier of `slots` buffers of `bytes` bytes each.
+    pub fn memory(self, name: &str, bytes: usize, slots: usize) -> Self {
+        self.memory_tier(MemoryTier::new(name, bytes, slots))
+    }
+
+    /// A tier of buffers, with more said about it.
+    pub fn memory_tier(mut self, tier: MemoryTier) -> Self {
+        self.memory.push(tier);
+        self
+    }
+
+    /// Any tier. It may be used beside the pool too, and be in other pools.
+    pub fn tier<T: Send + 'static>(mut self, tier: Tier<T>) -> Self {
+        self.tiers.push((Box::new(tier), TierKind::Custom { type_name: type_name::<T>() }));
+        self
+    }
+
+    /// Somebody on whose behalf there will be requests: a name, of 1 to 128 bytes without control characters, quotation marks and
+    /// backslashes; or [`TenantRules`], which say what it may hold.
+    pub fn tenant(self, tenant: impl Into<TenantRules>) -> Self {
+        self.tenant_at(tenant.into(), None)
+    }
+
+    /// What the tier of that name keeps back for urgent requests. Default: nothing. Of memory tiers
+    /// [`MemoryTier::watermarks`] says it too.
+    pub fn watermarks(mut self, tier: &str, watermarks: Watermarks) -> Self {
+        self.watermarks.push((tier.to_owned(), watermarks));
+        self
+    }
+
+    /// After how long without service those who wait count as of the next higher [`Priority`](crate::Priority), after twice that time as of
+    /// the one above, and so on: nobody waits for ever. From 10 ms. Default: 1 s.
+    pub fn ageing(mut self, ageing: Duration) -> Self {
+        self.ageing = ageing;
+        self
+    }
+
+    /// What requests for memory do that do not say, when the tier that fits best has no slot free. Default: [`Spill::Refuse`].
+    pub fn spill(mut self, spill: Spill) -> Self {
+        self.spill = spill;
+        self
+    }
+
+    /// How many requests at a time the system allocator may serve, of those that may [spill](Spill::System) to it. From 1 to 2²⁷.
+    /// Default: none. Costs 96 bytes each; what is allocated goes back to the system when it is released. They are counted as a tier,
+    /// `overflow`, in [`Pool::monitor`].
+    pub fn overflow(mut self, slots: usize) -> Self {
+        self.overflow = Some(slots);
+        self
+    }
+
+    /// Who makes the passes over the memory tiers of which nothing else is said: [`TierBuilder::reclaimer`]. Default:
+    /// [`Reclaimer::Manual`], by [`Pool::reclaim`].
+    pub fn reclaimer(mut self, reclaimer: Reclaimer) -> Self {
+        self.reclaimer = reclaimer;
+        self
+    }
+
+    /// Whom the decisions of [`Pool::optimize`] are told to: a log, usually. Default: nobody.
+    pub fn on_decision(mut self, sink: impl Fn(&Decision) + Send + Sync + 'static) -> Self {
+        self.on_decision = Some(Box::new(sink));
+        self
+    }
+
+    /// A tenant that may stand at a line of a configuration file.
+    pub(super) fn tenant_at(mut self, tenant: TenantRules, line: Option<usize>) -> Self {
+        self.tenants.tenants.push(tenant);
+        self.tenant_lines.push(line);
+        self
+    }
+
+    /// Builds the pool, and all its memory.
+    ///
+    /// # Errors
+    /// [`PoolError`]; nothing is left of the pool then.
+    pub fn build(mut self) -> Result<Pool, PoolError> {
+        self.check()?;
+        self.memory.sort_by_key(|tier| tier.bytes);
+        let sizes: Box<[usize]> = self.memory.iter().map(|tier| tier.bytes).collect();
+        let mut rows = Vec::new();
+        for tier in self.memory {
+            self.watermarks.extend(tier.watermarks.map(|watermarks| (tier.name.clone(), watermarks)));
+            let kind = TierKind::Memory { bytes: tier.bytes };
+            rows.push(Row::new(Box::new(tier.build(self.reclaimer)?), kind));
+        }
+        let overflow = self.overflow.is_some().then_some(rows.len());
+        if let Some(slots) = self.overflow {
+            // Empty slots: each holds what the system gave only while it is leased.
+            let release = |memory: &mut Memory| *memory = Memory::empty();
+            let tier = Tier::builder(OVERFLOW).capacity(slots).reset(release).build_with(Memory::empty)?;
+            rows.push(Row::new(Box::new(tier), TierKind::Overflow));
+        }
+        rows.extend(self.tiers.into_iter().map(|(tier, kind)| Row::new(tier, kind)));
+        let accounts = Arc::new(accounts(&self.tenants, &self.tenant_lines, &rows)?);
+        govern(&accounts, &mut rows, self.ageing)?;
+        for (tier, watermarks) in &self.watermarks {
+            keep_back(&rows, tier, *watermarks)?;
+        }
+        let inner = Inner {
+            routes: Routes::new(sizes, overflow, &rows, self.spill),
+            accounts,
+            absorbed: AtomicU64::new(0),
+            waited: AtomicU64::new(0),
+            last_look: LastLook::new(ResourceStatus::new(&rows, 0, 0)),
+            optimizer: Optimizer::new(rows.len(), self.on_decision),
+            rows: rows.into(),
+        };
+        Ok(Pool { inner: Arc::new(inner) })
+    }
+
+    /// What can be seen before anything is built.
+    fn check(&self) -> Result<(), PoolError> {
+        if self.memory.is_empty() && self.tiers.is_empty() {
+            return Err(PoolError::NoTiers);
+        }
+        if self.memory.is_empty() && (self.spill != Spill::Refuse || self.overflow.is_some()) {
+            return Err(PoolError::NothingSpills);
+        }
+        if self.spill == Spill::System && self.overflow.is_none() {
+            return Err(PoolError::NoOverflow);
+        }
+        if self.ageing < clock::TICK {
+            return Err(PoolError::Ageing { ageing: self.ageing });
+        }
+        self.check_tiers()?;
+        self.check_tenants()
+    }
+
+    fn check_tiers(&self) -> Result<(), PoolError> {
+        let mut sizes = HashMap::new();
+        for MemoryTier { name: tier, bytes, line, .. } in &self.memory {
+            if *bytes == 0 || *bytes > isize::MAX as usize {
+                return Err(at(*line, PoolError::Bytes { tier: tier.clone(), bytes: *bytes }));
+            }
+            if let Some(other) = sizes.insert(*bytes, tier) {
+                let (other, tier) = (tier.clone(), String::clone(other));
+                return Err(at(*line, PoolError::SameSize { tier, other, bytes: *bytes }));
+            }
+        }
+        let memory = self.memory.iter().map(|tier| (tier.name.as_str(), tier.line));
+        let others = self.tiers.iter().map(|(tier, _)| (tier.name(), None));
+        let mut names: HashSet<&str> = self.overflow.iter().map(|_| OVERFLOW).collect();
+        match memory.chain(others).find(|(name, _)| !names.insert(name)) {
+            Some((name, line)) => Err(at(line, PoolError::DuplicateTier { name: name.to_owned() })),
+            None => Ok(()),
+        }
+    }
+
+    fn check_tenants(&self) -> Result<(), PoolError> {
+        for (tenant, line) in self.tenants.tenants.iter().zip(&self.tenant_lines) {
+            if let Some(problem) = problem_of_name(&tenant.name) {
+                return Err(at(*line, PoolError::TenantName { name: tenant.name.clone(), problem }));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Accounts for the tenants, if their rules fit together and into the pool.
+fn accounts(rules: &QuotaRules, lines: &[Option<usize>], rows: &[Row]) -> Result<Accounts, PoolError> {
+    let bytes_a_slot: Vec<u64> = rows.iter().map(Row::bytes).collect();
+    let slots = |row: &Row| row.tier.capacity() as u64;
+    let capacity = Limit {
+        slots: rows.iter().map(slots).sum(),
+        bytes: rows.iter().map(|row| slots(row).saturating_mul(row.bytes())).fold(0, u64::saturating_add),
+    };
+    Accounts::new(rules, capacity, &bytes_a_slot, MAX_MAGAZINES).map_err(|why| {
+        let line = rules.tenants.iter().zip(lines).find(|(tenant, _)| Some(&*tenant.name) == why.tenant());
+        at(line.and_then(|(_, line)| *line), why)
+    })
+}
+
+/// Has the tiers count what tenants hold, and those who wait for them served in the order that the rules say.
+fn govern(accounts: &Arc<Accounts>, rows: &mut [Row], ageing: Duration) -> Result<(), PoolError> {
+    let mut weights = vec![1];
+    weights.extend(accounts.tenants().map(|tenant| accounts.weight(tenant)));
+    let counts = weights.len() > 1;
+    for (at, row) in rows.iter_mut().enumerate() {
+        let core = row.tier.core();
+        if counts {
+            let books = Arc::new(Books { accounts: Arc::clone(accounts), row: at });
+            if !account::appoint(core, Arc::clone(&books) as Arc<dyn Accountant>) {
+                return Err(PoolError::Governed { tier: row.tier.name() });
+            }
+            row.books = Some(books);
+        }
+        // Beside another pool with tenants this one's requests are nobody's, and that one knows whose turn it is.
+        if counts || core.life().accountant.get().is_none() {
+            core.waiting.set_order(Box::new(Line::new(&weights, ageing)));
+        }
+    }
+    Ok(())
+}
+
+/// Has a tier keep slots back.
+fn keep_back(rows: &[Row], tier: &str, watermarks: Watermarks) -> Result<(), PoolError> {
+    let row = rows.iter().find(|row| row.tier.name() == tier);
+    let capacity = row.map_or(0, |row| row.tier.capacity());
+    let problem = match row {
+        None => Some("the pool has no such tier"),
+        Some(_) => watermarks.problem(capacity),
+    };
+    if let Some(problem) = problem {
+        return Err(PoolError::Watermarks { tier: tier.to_owned(), capacity, problem });
+    }
+    if let Some(row) = row {
+        rethrow(reserve::set_marks(row.tier.core(), watermarks.marks()).err());
+    }
+    Ok(())
+}
+
+impl fmt::Debug for PoolBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let tiers: Vec<_> = self.tiers.iter().map(|(tier, _)| tier.name()).collect();
+        f.debug_struct("PoolBuilder").field("memory", &self.memory).field("tiers", &tiers).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,274 @@
+//! A pool from TOML (feature `config`). `docs/configuration.md` lists every option.
+//!
+//! The text is read into plain structures that know their lines, which then call the builder like any program: so what a file can say and
+//! what it means are one thing with what code can. Whatever is wrong is told with its line.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, Error, Visitor};
+use toml::Spanned;
+
+use super::Pool;
+use super::builder::{MemoryTier, PoolBuilder};
+use super::error::PoolError;
+use super::request::Spill;
+use crate::admission::priority::Watermarks;
+use crate::admission::tenants::{Limit, TenantRules};
+use crate::resource::memory::Scrub;
+use crate::tier::reclaim::Reclaimer;
+
+/// A whole file.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "snake_case")]
+struct File {
+    spill: Option<Spill>,
+    overflow: Option<usize>,
+    reclaimer: Option<Who>,
+    ageing: Option<Time>,
+    #[serde(default)]
+    memory: Vec<Spanned<MemoryTable>>,
+    #[serde(default)]
+    tenant: Vec<Spanned<TenantTable>>,
+}
+
+/// `[[memory]]`
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MemoryTable {
+    name: String,
+    bytes: Size,
+    slots: usize,
+    min_slots: Option<usize>,
+    scrub: Option<Scrub>,
+    watermarks: Option<Watermarks>,
+    reclaimer: Option<Who>,
+    max_waiters: Option<usize>,
+    barging: Option<Time>,
+    grant_limit: Option<Time>,
+    leak_after: Option<Time>,
+    pin_limit: Option<Time>,
+    max_age: Option<Time>,
+    idle_timeout: Option<Time>,
+    rebuild_backoff: Option<[Time; 2]>,
+    discard_on_panic: Option<bool>,
+}
+
+/// `[[tenant]]`
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TenantTable {
+    name: String,
+    parent: Option<String>,
+    weight: Option<u32>,
+    #[serde(default)]
+    hard: LimitTable,
+    #[serde(default)]
+    soft: LimitTable,
+}
+
+/// `{ slots = 100, bytes = "2 MiB" }`
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct LimitTable {
+    slots: Option<u64>,
+    bytes: Option<Size>,
+}
+
+impl From<LimitTable> for Limit {
+    fn from(table: LimitTable) -> Self {
+        let bytes = table.bytes.map_or(u64::MAX, |Size(bytes)| bytes as u64);
+        Limit { slots: table.slots.unwrap_or(u64::MAX), bytes }
+    }
+}
+
+impl TenantTable {
+    fn rules(self) -> TenantRules {
+        let rules = TenantRules::new(&self.name).hard(self.hard.into()).soft(self.soft.into());
+        let rules = self.weight.into_iter().fold(rules, TenantRules::weight);
+        self.parent.iter().fold(rules, |rules, parent| rules.parent(parent))
+    }
+}
+
+/// Who makes the passes.
+#[derive(Deserialize, Clone, Copy)]
+#[serde(rename_all = "kebab-case")]
+enum Who {
+    Manual,
+    Background,
+}
+
+impl From<Who> for Reclaimer {
+    fn from(who: Who) -> Self {
+        match who {
+            Who::Manual => Reclaimer::Manual,
+            Who::Background => Reclaimer::Background,
+        }
+    }
+}
+
+/// A number of bytes: `2048`, `"2 KiB"`.
+struct Size(usize);
+
+/// A time: `"250us"`, `"10ms"`, `"1.5s"`, `"2m"`, `"1h"`.
+#[derive(Clone, Copy)]
+struct Time(Duration);
+
+/// A number and its unit, of which `units` says what each stands for.
+fn quantity(text: &str, units: &[(&str, f64)]) -> Option<f64> {
+    let text = text.trim();
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = (text[..end].parse::<f64>().ok()?, text[end..].trim());
+    let (_, worth) = units.iter().find(|(name, _)| *name == unit)?;
+    Some(number * worth)
+}
+
+const SIZES: [(&str, f64); 5] = [("", 1.0), ("B", 1.0), ("KiB", 1024.0), ("MiB", 1048576.0), ("GiB", 1073741824.0)];
+
+/// In nanoseconds.
+const TIMES: [(&str, f64); 6] = [("ns", 1.0), ("us", 1e3), ("ms", 1e6), ("s", 1e9), ("m", 60e9), ("h", 3600e9)];
+
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl Visitor<'_> for Either {
+            type Value = Size;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+                f.write_str("a whole number of bytes, such as 2048, \"2 KiB\", \"1.5 MiB\" or \"1 GiB\"")
+            }
+
+            fn visit_i64<E: Error>(self, bytes: i64) -> Result<Size, E> {
+                usize::try_from(bytes)
+                    .map(Size)
+                    .map_err(|_| E::invalid_value(serde::de::Unexpected::Signed(bytes), &self))
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Size, E> {
+                // Up to 2⁵³, whole numbers of this type are exact.
+                let bytes = quantity(text, &SIZES).filter(|bytes| bytes.fract() == 0.0 && *bytes < 9e15);
+                bytes
+                    .map(|bytes| Size(bytes as usize))
+                    .ok_or_else(|| E::invalid_value(serde::de::Unexpected::Str(text), &self))
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
+}
+
+impl<'de> Deserialize<'de> for Time {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+        impl Visitor<'_> for Text {
+            type Value = Time;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+                f.write_str("a time with its unit, ns, us, ms, s, m or h, such as \"250us\", \"10ms\" or \"1.5s\"")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Time, E> {
+                // A number this large is centuries.
+                let time = quantity(text, &TIMES).filter(|nanoseconds| *nanoseconds < 1e19);
+                let time = time.map(|nanoseconds| Time(Duration::from_nanos(nanoseconds.round() as u64)));
+                time.ok_or_else(|| E::invalid_value(serde::de::Unexpected::Str(text), &self))
+            }
+        }
+        deserializer.deserialize_str(Text)
+    }
+}
+
+impl MemoryTable {
+    fn tier(self, line: usize) -> MemoryTier {
+        let mut tier = MemoryTier::new(&self.name, self.bytes.0, self.slots).scrub(self.scrub.unwrap_or_default());
+        if let Some(watermarks) = self.watermarks {
+            tier = tier.watermarks(watermarks);
+        }
+        tier.line = Some(line);
+        tier.with(move |mut tier| {
+            if let Some(slots) = self.min_slots {
+                tier = tier.min_capacity(slots);
+            }
+            if let Some(who) = self.reclaimer {
+                tier = tier.reclaimer(who.into());
+            }
+            if let Some(waiters) = self.max_waiters {
+                tier = tier.max_waiters(waiters);
+            }
+            if let Some(limit) = self.barging {
+                tier = tier.barging(limit.0);
+            }
+            if let Some(limit) = self.grant_limit {
+                tier = tier.grant_limit(limit.0);
+            }
+            if let Some(limit) = self.leak_after {
+                tier = tier.leak_after(limit.0);
+            }
+            if let Some(limit) = self.pin_limit {
+                tier = tier.pin_limit(limit.0);
+            }
+            if let Some(age) = self.max_age {
+                tier = tier.max_age(age.0);
+            }
+            if let Some(timeout) = self.idle_timeout {
+                tier = tier.idle_timeout(timeout.0);
+            }
+            if let Some([min, max]) = self.rebuild_backoff {
+                tier = tier.rebuild_backoff(min.0, max.0);
+            }
+            if self.discard_on_panic == Some(true) {
+                tier = tier.discard_on_panic();
+            }
+            tier
+        })
+    }
+}
+
+/// The line of the byte at `offset`, counted from 1.
+fn line(text: &str, offset: usize) -> usize {
+    text.as_bytes()[..offset.min(text.len())].iter().filter(|byte| **byte == b'\n').count() + 1
+}
+
+impl Pool {
+    /// A pool as a TOML text describes it; see [`docs::configuration`](crate::docs::configuration). Needs the feature `config`.
+    ///
+    /// # Errors
+    /// [`PoolError`] with the line: of syntax, of names that mean nothing, of values out of range, and of whatever
+    /// [`build`](PoolBuilder::build) refuses.
+    pub fn from_toml(text: &str) -> Result<Pool, PoolError> {
+        Pool::builder().toml(text)?.build()
+    }
+}
+
+impl PoolBuilder {
+    /// Adds what a TOML text describes; see [`docs::configuration`](crate::docs::configuration). Needs the feature `config`.
+    ///
+    /// # Errors
+    /// [`PoolError::Config`] with the line: of syntax, of names that mean nothing, of values out of range.
+    pub fn toml(mut self, text: &str) -> Result<Self, PoolError> {
+        let file: File = toml::from_str(text).map_err(|error| PoolError::Config {
+            line: error.span().map_or(1, |span| line(text, span.start)),
+            problem: error.message().to_owned(),
+        })?;
+        if let Some(spill) = file.spill {
+            self = self.spill(spill);
+        }
+        if let Some(slots) = file.overflow {
+            self = self.overflow(slots);
+        }
+        if let Some(Time(ageing)) = file.ageing {
+            self = self.ageing(ageing);
+        }
+        if let Some(who) = file.reclaimer {
+            self = self.reclaimer(who.into());
+        }
+        for table in file.memory {
+            let line = line(text, table.span().start);
+            self = self.memory_tier(table.into_inner().tier(line));
+        }
+        for table in file.tenant {
+            let line = line(text, table.span().start);
+            self = self.tenant_at(table.into_inner().rules(), Some(line));
+        }
+        Ok(self)
+    }
+}

@@ -1,0 +1,283 @@
+//! Why a pool refused: a request, its own making, or something that was given back to the wrong one.
+//!
+//! A [`RequestError`] is made where requests are refused, which may happen a million times a second: it allocates nothing, and is
+//! `Copy`.
+
+use std::fmt;
+
+use crate::admission::tenants::{QuotaError, Tenant, Unit};
+use crate::error::{AllocateError, BuildError, HandleError};
+use crate::resource::memory::NoMemory;
+use crate::slot::handle::Handle;
+
+/// Why a [`Pool`](crate::Pool) has not given what was requested.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RequestError {
+    /// The tier refused: it has no slot free, nobody gave one back in time, its queue is full, or it is closed.
+    #[error(transparent)]
+    Tier(#[from] AllocateError),
+    /// More bytes than the largest memory tier has in a slot.
+    #[error(
+        "{wanted} bytes are more than any memory tier has: the largest is {tier:?} with {largest}; request less, add a larger tier, \
+         or spill to the system"
+    )]
+    TooLarge {
+        /// Bytes requested.
+        wanted: usize,
+        /// Bytes of a slot of the largest tier.
+        largest: usize,
+        /// That tier's name.
+        tier: &'static str,
+    },
+    /// Memory was requested of a pool without memory tiers.
+    #[error("the pool has no memory tier; give its builder one with `memory(name, bytes, slots)`")]
+    NoMemoryTier,
+    /// The pool has no tier of that name.
+    #[error("the pool has no tier {name:?}; `monitor()` names those it has")]
+    NoTier {
+        /// The name.
+        name: ShortName,
+    },
+    /// The tier holds another kind of value than the request wants.
+    #[error("tier {tier:?} holds values of type {is}, not {wanted}; request one with `Request::of::<{is}>({tier:?})`")]
+    OtherKind {
+        /// The tier's name.
+        tier: &'static str,
+        /// The type that was requested.
+        wanted: &'static str,
+        /// The type that the tier holds.
+        is: &'static str,
+    },
+    /// The pool has no tenant of that name.
+    #[error("the pool has no tenant {name:?}; name it to the builder with `tenant({name:?})`")]
+    NoTenant {
+        /// The name.
+        name: ShortName,
+    },
+    /// The tenant is none of this pool's; it was found in another.
+    #[error("the pool has no tenant with number {}: it was found in another pool", tenant.number())]
+    ForeignTenant {
+        /// The tenant.
+        tenant: Tenant,
+    },
+    /// The request may spill to the system allocator, but the pool has no overflow.
+    #[error(
+        "the request may spill to the system, but the pool has no overflow; give its builder one with `overflow(slots)`"
+    )]
+    NoOverflow,
+    /// The tenant, or one whose limits it shares, has reached its quota.
+    #[error(
+        "tenant {tenant:?} holds {held} {unit} of the {limit} that its {} limit allows; it has to give some back first",
+        if *.soft { "soft" } else { "hard" }
+    )]
+    Quota {
+        /// Whose limit it is.
+        tenant: ShortName,
+        /// What is limited.
+        unit: Unit,
+        /// The limit.
+        limit: u64,
+        /// What it and its children held at that moment.
+        held: u64,
+        /// Whether it is the soft limit, which counts while others want what is theirs.
+        soft: bool,
+    },
+    /// The system has no memory for a request that spilled to it.
+    #[error("spilled to the system: {0}")]
+    System(#[from] NoMemory),
+    /// A group wants more slots of one tier than it can ever have.
+    #[error("the group wants {wanted} slots of tier {tier:?}, which has {capacity} at most")]
+    GroupTooLarge {
+        /// The tier's name.
+        tier: &'static str,
+        /// Slots that the group wants of it.
+        wanted: usize,
+        /// Slots that it has at most.
+        capacity: usize,
+    },
+    /// The process has no memory for the queue of groups that wait for several slots of a tier.
+    #[error("no memory to wait for several slots of tier {tier:?} at once; request them one by one, or try again")]
+    NoTurn {
+        /// The tier's name.
+        tier: &'static str,
+    },
+    /// All slots of a [`Reservation`](crate::Reservation) have been drawn.
+    #[error("all {reserved} slots reserved of tier {tier:?} have been drawn")]
+    Spent {
+        /// The tier's name.
+        tier: &'static str,
+        /// Slots that were reserved.
+        reserved: usize,
+    },
+    /// A [`Reservation`](crate::Reservation) was not used up before its deadline.
+    #[error(
+        "the reservation of {reserved} slots of tier {tier:?} has lapsed: its deadline is over, and the slots went back"
+    )]
+    Lapsed {
+        /// The tier's name.
+        tier: &'static str,
+        /// Slots that were reserved.
+        reserved: usize,
+    },
+    /// The handle is of no tier of the pool.
+    #[error("handle {handle} is of no tier of this pool")]
+    ForeignHandle {
+        /// The handle.
+        handle: Handle,
+    },
+    /// The handle's tier refused it.
+    #[error(transparent)]
+    Handle(#[from] HandleError),
+}
+
+/// The beginning of a name that was not found: all of it up to 40 bytes. Kept in place, so that a refusal allocates nothing.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct ShortName {
+    bytes: [u8; ShortName::MOST],
+    len: u8,
+    cut: bool,
+}
+
+impl ShortName {
+    const MOST: usize = 40;
+
+    pub(super) fn new(name: &str) -> Self {
+        let mut len = name.len().min(Self::MOST);
+        while !name.is_char_boundary(len) {
+            len -= 1;
+        }
+        let mut bytes = [0; Self::MOST];
+        bytes[..len].copy_from_slice(&name.as_bytes()[..len]);
+        ShortName { bytes, len: len as u8, cut: len < name.len() }
+    }
+
+    /// The beginning.
+    pub fn as_str(&self) -> &str {
+        // It was cut between characters.
+        std::str::from_utf8(&self.bytes[..usize::from(self.len)]).unwrap_or_default()
+    }
+}
+
+/// In quotation marks, escaped; with an ellipsis if it was cut.
+impl fmt::Debug for ShortName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}{}", self.as_str(), if self.cut { "…" } else { "" })
+    }
+}
+
+/// Why a pool could not be built, and where the fault lies.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PoolError {
+    /// It would have no tiers.
+    #[error("the pool has no tiers; give its builder one with `memory(name, bytes, slots)` or `tier(tier)`")]
+    NoTiers,
+    /// Two tiers have the same name, and a request could not tell them apart.
+    #[error("two tiers of the pool are named {name:?}; rename one")]
+    DuplicateTier {
+        /// The name.
+        name: String,
+    },
+    /// A memory tier's slots would have no bytes, or more than an address space has.
+    #[error("memory tier {tier:?} cannot have slots of {bytes} bytes; give it from 1 to {}", isize::MAX)]
+    Bytes {
+        /// The tier's name.
+        tier: String,
+        /// Bytes of a slot.
+        bytes: usize,
+    },
+    /// Two memory tiers have slots of the same size, and a request could not tell which to take.
+    #[error(
+        "memory tiers {tier:?} and {other:?} both have slots of {bytes} bytes; make one of them larger, or one tier of both"
+    )]
+    SameSize {
+        /// The first tier's name.
+        tier: String,
+        /// The other's.
+        other: String,
+        /// Bytes of a slot.
+        bytes: usize,
+    },
+    /// Requests are to spill to the system allocator, but how many at a time was not said.
+    #[error(
+        "requests are to spill to the system, but the pool has no overflow; say how many may at a time with `overflow(slots)`"
+    )]
+    NoOverflow,
+    /// Memory tiers are needed for the pool to spill, and there are none.
+    #[error(
+        "the pool has a rule for memory that spills over, but no memory tier; add one with `memory(name, bytes, slots)`"
+    )]
+    NothingSpills,
+    /// The tenants' limits contradict each other or the pool.
+    #[error(transparent)]
+    Quota(#[from] QuotaError),
+    /// A tier cannot keep so many slots back.
+    #[error("watermarks of tier {tier:?} ({} slots): {problem}", .capacity)]
+    Watermarks {
+        /// The tier's name.
+        tier: String,
+        /// Slots that it has.
+        capacity: usize,
+        /// What is wrong with them.
+        problem: &'static str,
+    },
+    /// A tier is to count on whose account its slots are held in two pools at once.
+    #[error("tier {tier:?} is in another pool with tenants already; only one pool can count what tenants hold of it")]
+    Governed {
+        /// The tier's name.
+        tier: &'static str,
+    },
+    /// Who waits would be passed for ever, or never.
+    #[error("an ageing time of {ageing:?} is too short: priorities would mean nothing; give it 10 ms at least")]
+    Ageing {
+        /// The time as given.
+        ageing: std::time::Duration,
+    },
+    /// A tenant's name is not fit for logs and metrics.
+    #[error("tenant name {name:?} {problem}")]
+    TenantName {
+        /// The name as given.
+        name: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// A tier could not be built.
+    #[error(transparent)]
+    Tier(#[from] BuildError),
+    /// The same, of what stands at a line of a configuration file (feature `config`).
+    #[error("line {line}: {source}")]
+    At {
+        /// The line, counted from 1.
+        line: usize,
+        /// What is wrong there.
+        source: Box<PoolError>,
+    },
+    /// The configuration file cannot be read (feature `config`): its syntax, an unknown name, or a value out of range.
+    #[error("line {line}: {problem}")]
+    Config {
+        /// The line, counted from 1.
+        line: usize,
+        /// What is wrong there, and what is possible.
+        problem: String,
+    },
+}
+
+/// Something was given back to a pool that it is not of. It is in here.
+#[derive(thiserror::Error)]
+#[error(
+    "a lease of tier {tier:?} was released into a pool without that tier; the error holds it: release it where it came from, or drop it"
+)]
+#[non_exhaustive]
+pub struct ReleaseError<L> {
+    /// What was to be released; still held.
+    pub lease: L,
+    /// The name of its tier.
+    pub tier: &'static str,
+}
+
+impl<L> fmt::Debug for ReleaseError<L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReleaseError").field("tier", &self.tier).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,274 @@
+//! Several requests, all or nothing, without deadlock.
+//!
+//! First all of them are tried, without a wait. If one is refused, everything goes back, and if the caller may wait, it takes them one by
+//! one in the order of their tiers' numbers, which is the same for all groups of the process: so of all who hold something and wait, the
+//! one that waits for the highest tier waits for somebody who goes on (Havender 1968). Two things would break that argument:
+//!
+//! - Slots of one tier have no order among themselves: two groups that each want two of its two slots could each hold one. So who waits
+//!   for several of a tier first waits for its [`Turn`], which one group at a time has. It comes in the order just before its tier.
+//! - What is had by spilling over is of another tier than the one whose place in the order it takes. So who waits does not spill.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use super::Pool;
+use super::error::RequestError;
+use super::prepared::{Attempt, Wait};
+use super::request::{Request, Spill};
+use crate::error::{AllocateError, BuildError};
+use crate::slot::header::Site;
+use crate::slot::label::Label;
+use crate::tier::Tier;
+use crate::tier::future::Allocate;
+use crate::tier::lease::Lease;
+
+/// Several requests that are served all together or not at all: a tuple of up to eight [`Request`]s of any kinds, or a `Vec` of requests of
+/// one kind. For [`Pool::allocate_group`](crate::Pool::allocate_group).
+pub trait Group: sealed::Sealed {}
+
+/// The leases that a group of requests gets: a tuple, or a `Vec`, in the order of the requests.
+pub type GroupLeases<G> = <G as sealed::Sealed>::Leases;
+
+pub(super) mod sealed {
+    use super::*;
+
+    pub trait Sealed: Sized {
+        type Leases: Send;
+        type Attempts<'p>: Send + Sync;
+
+        /// Routes all requests.
+        fn route(self, pool: &Pool) -> Result<Self::Attempts<'_>, RequestError>;
+
+        /// Takes a slot for each, in the order; what was taken goes back if one is refused or the future is dropped. Is never pending
+        /// unless `how` is [`How::Await`].
+        fn gather(
+            attempts: &Self::Attempts<'_>,
+            how: How,
+            site: Site,
+        ) -> impl Future<Output = Result<Self::Leases, RequestError>> + Send;
+    }
+}
+
+use sealed::Sealed;
+
+/// How the members of a group are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    Try,
+    /// On this thread, until then at most.
+    Block(Option<Instant>),
+    Await,
+}
+
+/// One member, at its place in the order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Step {
+    /// The tier's number.
+    tier: u32,
+    /// Which member.
+    place: usize,
+    /// The tier's row.
+    row: usize,
+}
+
+impl Step {
+    fn new<K: Send + 'static>(attempt: &Attempt<'_, K>, place: usize) -> Self {
+        Step { tier: attempt.tier.core().id, place, row: attempt.plan.route.row }
+    }
+}
+
+/// Puts the steps into the order; refuses what could never be had.
+fn arrange(pool: &Pool, steps: &mut [Step]) -> Result<(), RequestError> {
+    steps.sort_unstable();
+    for run in steps.chunk_by(|one, other| one.tier == other.tier) {
+        let tier = &pool.inner.rows[run[0].row].tier;
+        if run.len() > tier.capacity() {
+            let (tier, capacity) = (tier.name(), tier.capacity());
+            return Err(RequestError::GroupTooLarge { tier, wanted: run.len(), capacity });
+        }
+    }
+    Ok(())
+}
+
+/// What a group has beside its slots.
+#[derive(Default)]
+struct Progress {
+    turn: Option<Lease<()>>,
+}
+
+impl Progress {
+    /// Before the step at `now`: gives back the turn of the last tier, and takes that of the next, if it needs one.
+    async fn advance(
+        &mut self,
+        pool: &Pool,
+        steps: &[Step],
+        now: usize,
+        how: How,
+        site: Site,
+    ) -> Result<(), RequestError> {
+        let step = steps[now];
+        if now > 0 && steps[now - 1].tier == step.tier {
+            return Ok(());
+        }
+        self.turn = None;
+        let several = steps.get(now + 1).is_some_and(|next| next.tier == step.tier);
+        if several && how != How::Try {
+            let row = &pool.inner.rows[step.row];
+            let Turn(Some(turn)) = row.turn() else { return Err(RequestError::NoTurn { tier: row.tier.name() }) };
+            self.turn = Some(match how {
+                How::Await => Allocate::new(turn, site, Label::NONE).await?,
+                How::Try | How::Block(None) => turn.waiting(site, None)?,
+                How::Block(Some(end)) => turn.waiting(site, Some(end.saturating_duration_since(Instant::now())))?,
+            });
+        }
+        Ok(())
+    }
+}
+
+async fn take<K: Send + 'static>(attempt: &Attempt<'_, K>, how: How, site: Site) -> Result<Lease<K>, RequestError> {
+    if how == How::Try {
+        return attempt.try_allocate(site);
+    }
+    let mut attempt = *attempt;
+    attempt.plan.route.spill = Spill::Refuse;
+    match how {
+        How::Await => attempt.allocate_async(site).await,
+        How::Try | How::Block(None) => attempt.allocate(Wait::For(None), site),
+        How::Block(Some(end)) => attempt.allocate(Wait::For(Some(end.saturating_duration_since(Instant::now()))), site),
+    }
+}
+
+macro_rules! group_of {
+    ($($kind:ident $held:ident $place:tt),*) => {
+        impl<$($kind: Send + 'static),*> Group for ($(Request<'_, $kind>,)*) {}
+
+        impl<$($kind: Send + 'static),*> Sealed for ($(Request<'_, $kind>,)*) {
+            type Leases = ($(Lease<$kind>,)*);
+            type Attempts<'p> = ($(Attempt<'p, $kind>,)*);
+
+            fn route(self, pool: &Pool) -> Result<Self::Attempts<'_>, RequestError> {
+                Ok(($(pool.try_attempt(&self.$place)?,)*))
+            }
+
+            async fn gather(
+                attempts: &Self::Attempts<'_>,
+                how: How,
+                site: Site,
+            ) -> Result<Self::Leases, RequestError> {
+                let pool = attempts.0.pool;
+                let mut steps = [$(Step::new(&attempts.$place, $place)),*];
+                arrange(pool, &mut steps)?;
+                $(let mut $held = None;)*
+                let mut progress = Progress::default();
+                for now in 0..steps.len() {
+                    progress.advance(pool, &steps, now, how, site).await?;
+                    match steps[now].place {
+                        $($place => $held = Some(take(&attempts.$place, how, site).await?),)*
+                        _ => unreachable!("a place for each member"),
+                    }
+                }
+                match ($($held,)*) {
+                    ($(Some($held),)*) => Ok(($($held,)*)),
+                    _ => unreachable!("a step for each member"),
+                }
+            }
+        }
+    };
+}
+
+group_of!(A a 0);
+group_of!(A a 0, B b 1);
+group_of!(A a 0, B b 1, C c 2);
+group_of!(A a 0, B b 1, C c 2, D d 3);
+group_of!(A a 0, B b 1, C c 2, D d 3, E e 4);
+group_of!(A a 0, B b 1, C c 2, D d 3, E e 4, F f 5);
+group_of!(A a 0, B b 1, C c 2, D d 3, E e 4, F f 5, G g 6);
+group_of!(A a 0, B b 1, C c 2, D d 3, E e 4, F f 5, G g 6, H h 7);
+
+impl<K: Send + 'static> Group for Vec<Request<'_, K>> {}
+
+impl<K: Send + 'static> Sealed for Vec<Request<'_, K>> {
+    type Leases = Vec<Lease<K>>;
+    type Attempts<'p> = Vec<Attempt<'p, K>>;
+
+    fn route(self, pool: &Pool) -> Result<Self::Attempts<'_>, RequestError> {
+        self.iter().map(|request| pool.try_attempt(request)).collect()
+    }
+
+    async fn gather(attempts: &Self::Attempts<'_>, how: How, site: Site) -> Result<Self::Leases, RequestError> {
+        let Some(Attempt { pool, .. }) = attempts.first() else { return Ok(Vec::new()) };
+        let mut steps: Vec<_> = attempts.iter().enumerate().map(|(place, it)| Step::new(it, place)).collect();
+        arrange(pool, &mut steps)?;
+        let mut held: Vec<_> = attempts.iter().map(|_| None).collect();
+        let mut progress = Progress::default();
+        for now in 0..steps.len() {
+            progress.advance(pool, &steps, now, how, site).await?;
+            let place = steps[now].place;
+            held[place] = Some(take(&attempts[place], how, site).await?);
+        }
+        Ok(held.into_iter().flatten().collect())
+    }
+}
+
+/// All requests, on this thread. `end` is asked only if it comes to a wait.
+pub(super) fn block<G: Group>(
+    pool: &Pool,
+    group: G,
+    waits: Option<impl FnOnce() -> Option<Instant>>,
+    site: Site,
+) -> Result<G::Leases, RequestError> {
+    let attempts = group.route(pool)?;
+    match (at_once(G::gather(&attempts, How::Try, site)), waits) {
+        (Err(RequestError::Tier(AllocateError::Exhausted(_))), Some(end)) => {
+            pool.note_absorbed(1);
+            at_once(G::gather(&attempts, How::Block(end()), site))
+        }
+        (outcome, _) => outcome,
+    }
+}
+
+/// All requests, as a future.
+pub(super) async fn wait<G: Group>(
+    pool: &Pool,
+    attempts: G::Attempts<'_>,
+    site: Site,
+) -> Result<G::Leases, RequestError> {
+    match G::gather(&attempts, How::Try, site).await {
+        Err(RequestError::Tier(AllocateError::Exhausted(_))) => {
+            pool.note_absorbed(1);
+            G::gather(&attempts, How::Await, site).await
+        }
+        outcome => outcome,
+    }
+}
+
+/// What a future comes to that is never pending.
+fn at_once<F: Future>(future: F) -> F::Output {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(outcome) => outcome,
+        Poll::Pending => unreachable!("it awaits nothing that is pending"),
+    }
+}
+
+/// Whose turn it is to wait for several slots of one tier: a tier of one slot, so that there are futures, time-outs and an order of those
+/// who wait. `None` if there was no memory for it.
+pub(super) struct Turn(Option<Tier<()>>);
+
+/// The turn of the tier with that number, the same for all pools that have the tier. Kept by those who use it, so by rows only, and so no
+/// longer than the tier.
+pub(super) fn turn(tier: u32, name: &str) -> Arc<Turn> {
+    static TURNS: Mutex<Vec<(u32, Weak<Turn>)>> = Mutex::new(Vec::new());
+    // A panic cannot leave the list half changed.
+    let mut turns = TURNS.lock().unwrap_or_else(PoisonError::into_inner);
+    turns.retain(|(_, turn)| turn.strong_count() > 0);
+    let known = turns.iter().find(|(of, _)| *of == tier).and_then(|(_, turn)| turn.upgrade());
+    known.unwrap_or_else(|| {
+        let one: Result<_, BuildError> = Tier::builder(name).capacity(1).build_with(|| ());
+        let turn = Arc::new(Turn(one.ok()));
+        turns.push((tier, Arc::downgrade(&turn)));
+        turn
+    })
+}

@@ -1,0 +1,129 @@
+//! Rates: what went on in a pool between two looks at it.
+//!
+//! All of it is computed from the tiers' own counters, of which each thread writes its own; nothing is measured on the way of an
+//! allocation that need not wait.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use super::monitor::{ResourceStatus, TierStatus};
+use super::rows::TierKind;
+
+/// What went on in a pool during an interval: [`Pool::metrics`](crate::Pool::metrics), or
+/// [`ResourceStatus::since`](crate::ResourceStatus::since).
+#[derive(Debug, Clone, PartialEq, Default)]
+#[non_exhaustive]
+pub struct PoolMetrics {
+    /// The share of slots that were held at the end of the interval, from 0 to 1: of the slots that the tiers had then. The overflow is left
+    /// out, which has no size of its own.
+    pub utilization_rate: f64,
+    /// Allocations a second that were served.
+    pub allocation_rate: f64,
+    /// Leases a second that were given back.
+    pub release_rate: f64,
+    /// The share of requests that were refused, from 0 to 1; 0 if there were none. A refusal that was made good by spilling over or
+    /// waiting is none.
+    pub failure_rate: f64,
+    /// How long an allocation has waited, on average over all that were served. One that need not wait counts as zero: its few nanoseconds
+    /// are less than reading a clock takes. Waits that were not by way of the pool are not known to it.
+    pub average_latency: Duration,
+    /// How long slots were held, on average: by Little's law, the slots held (on average of the interval's two ends) over the releases a
+    /// second. `None` if there were no releases.
+    pub average_hold: Option<Duration>,
+    /// How long the interval was.
+    pub interval: Duration,
+    /// The same of each tier.
+    pub tiers: Vec<TierMetrics>,
+}
+
+/// What went on in a tier of a pool during an interval.
+#[derive(Debug, Clone, PartialEq, Default)]
+#[non_exhaustive]
+pub struct TierMetrics {
+    /// The tier's name.
+    pub name: &'static str,
+    /// Slots that it had at the end of the interval.
+    pub slots: usize,
+    /// Slots that somebody held then.
+    pub held: usize,
+    /// Who waited for one then.
+    pub waiting: usize,
+    /// Allocations that it served in the interval.
+    pub allocations: u64,
+    /// Leases that came back.
+    pub releases: u64,
+    /// Allocations that it refused.
+    pub refusals: u64,
+}
+
+impl TierMetrics {
+    /// A tier about which [`Pool::optimize`](crate::Pool::optimize) is to be told: so much of it is or will be wanted.
+    pub fn new(name: &'static str) -> Self {
+        TierMetrics { name, ..TierMetrics::default() }
+    }
+
+    fn between(now: &TierStatus, before: &TierStatus) -> Self {
+        let since = |count: fn(&TierStatus) -> u64| count(now).saturating_sub(count(before));
+        TierMetrics {
+            name: now.name,
+            slots: now.snapshot.slots(),
+            held: now.held(),
+            waiting: now.snapshot.waiting,
+            allocations: since(|tier| tier.snapshot.allocations),
+            releases: since(|tier| tier.snapshot.releases),
+            refusals: since(|tier| tier.snapshot.refusals),
+        }
+    }
+}
+
+impl ResourceStatus {
+    /// What went on between an earlier look at the same pool and this one.
+    pub fn since(&self, earlier: &ResourceStatus) -> PoolMetrics {
+        let pairs = self.tiers.iter().zip(&earlier.tiers);
+        let tiers: Vec<_> = pairs.map(|(now, before)| TierMetrics::between(now, before)).collect();
+        let sum = |part: fn(&TierMetrics) -> u64| tiers.iter().map(part).sum::<u64>();
+        let (allocations, releases) = (sum(|tier| tier.allocations), sum(|tier| tier.releases));
+        let failures = sum(|tier| tier.refusals).saturating_sub(self.absorbed.saturating_sub(earlier.absorbed));
+        let interval = self.at.saturating_duration_since(earlier.at);
+        let rate = |count: u64| if interval.is_zero() { 0.0 } else { count as f64 / interval.as_secs_f64() };
+        let share = |part: f64, whole: f64| if whole > 0.0 { part / whole } else { 0.0 };
+        let held = |status: &ResourceStatus| status.tiers.iter().map(TierStatus::held).sum::<usize>() as f64;
+        let (sized_held, sized) = self
+            .tiers
+            .iter()
+            .filter(|tier| tier.kind != TierKind::Overflow)
+            .fold((0, 0), |(held, slots), tier| (held + tier.held(), slots + tier.snapshot.slots()));
+        let waited = Duration::from_nanos(self.waited_ns.saturating_sub(earlier.waited_ns));
+        PoolMetrics {
+            utilization_rate: share(sized_held as f64, sized as f64),
+            allocation_rate: rate(allocations),
+            release_rate: rate(releases),
+            failure_rate: share(failures as f64, (allocations + failures) as f64),
+            average_latency: waited.div_f64(allocations.max(1) as f64),
+            average_hold: (releases > 0).then(|| {
+                let slots = (held(self) + held(earlier)) / 2.0;
+                interval.mul_f64(slots / releases as f64)
+            }),
+            interval,
+            tiers,
+        }
+    }
+}
+
+/// The last look of [`Pool::metrics`](crate::Pool::metrics).
+pub(super) struct LastLook(Mutex<ResourceStatus>);
+
+impl LastLook {
+    pub(super) fn new(status: ResourceStatus) -> Self {
+        LastLook(Mutex::new(status))
+    }
+
+    /// What went on since then; `now` is the last look from here on.
+    pub(super) fn advance(&self, now: ResourceStatus) -> PoolMetrics {
+        // A panic cannot leave a status half written.
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let metrics = now.since(&last);
+        *last = now;
+        metrics
+    }
+}

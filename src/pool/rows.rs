@@ -1,0 +1,202 @@
+//! A pool's tiers, without their types: what is done with all of them alike.
+//!
+//! A row owns a `Tier<T>` as `dyn AnyTier`. Who wants leases of it has its type and gets the tier back by a cast that is checked
+//! ([`Row::typed`]); that happens when a request is prepared, not when it is served.
+
+use std::any::{Any, type_name};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use super::Pool;
+use super::error::RequestError;
+use super::group::{Turn, turn};
+use super::prepared::{Attempt, Plan, Wait};
+use super::resource_pool::{BoxFuture, Resource};
+use super::rules::Books;
+use crate::admission::tenants::Tenant;
+use crate::error::{CloseError, GrowError, HandleError};
+use crate::slot::handle::Handle;
+use crate::slot::header::Site;
+use crate::sync::{AtomicU64, Ordering};
+use crate::tier::Tier;
+use crate::tier::core::Core;
+use crate::tier::reclaim::Reclaimed;
+use crate::tier::report::{Holder, Snapshot};
+
+/// A tier of a pool.
+pub(super) struct Row {
+    pub(super) tier: Box<dyn AnyTier>,
+    pub(super) kind: TierKind,
+    /// Requests that came here because a smaller tier had refused them, and were served.
+    pub(super) spilled: AtomicU64,
+    turn: OnceLock<Arc<Turn>>,
+    /// What its slots are paid from, if the pool has tenants.
+    pub(super) books: Option<Arc<Books>>,
+}
+
+/// What a tier of a pool holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum TierKind {
+    /// Buffers of so many bytes.
+    Memory {
+        /// Bytes of a slot.
+        bytes: usize,
+    },
+    /// Buffers that the system allocator gave, each of the size that was requested.
+    Overflow,
+    /// Values of the program's own.
+    Custom {
+        /// Their type's name.
+        type_name: &'static str,
+    },
+}
+
+impl Row {
+    pub(super) fn new(tier: Box<dyn AnyTier>, kind: TierKind) -> Self {
+        Row { tier, kind, spilled: AtomicU64::new(0), turn: OnceLock::new(), books: None }
+    }
+
+    /// What a slot counts as against limits in bytes: those of its buffer, or its value's own.
+    pub(super) fn bytes(&self) -> u64 {
+        match self.kind {
+            TierKind::Memory { bytes } => bytes as u64,
+            TierKind::Overflow => 0,
+            TierKind::Custom { .. } => self.tier.value_bytes() as u64,
+        }
+    }
+
+    /// The tier, if it is one of `K`s.
+    pub(super) fn typed<K: Send + 'static>(&self) -> Option<&Tier<K>> {
+        let tier: &dyn Any = &*self.tier;
+        tier.downcast_ref()
+    }
+
+    /// For who believed it to be one of `K`s.
+    pub(super) fn other_kind<K>(&self) -> RequestError {
+        RequestError::OtherKind { tier: self.tier.name(), wanted: type_name::<K>(), is: self.tier.holds() }
+    }
+
+    /// What slots are paid from, on behalf of a tenant.
+    #[inline]
+    pub(super) fn books(&self, tenant: Tenant) -> Option<&Books> {
+        self.books.as_deref().filter(|_| tenant != Tenant::NOBODY)
+    }
+
+    pub(super) fn note_spilled(&self) {
+        self.spilled.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whose turn it is to wait for several slots of this tier.
+    pub(super) fn turn(&self) -> &Turn {
+        self.turn.get_or_init(|| turn(self.tier.id(), self.tier.name()))
+    }
+}
+
+/// A `Tier` of any type.
+pub(super) trait AnyTier: Any + Send + Sync {
+    fn name(&self) -> &'static str;
+    fn core(&self) -> &'static Core;
+    /// Its number among the tiers of this process that exist.
+    fn id(&self) -> u32;
+    /// Bytes of a value, without what it points to.
+    fn value_bytes(&self) -> usize;
+    /// The name of the type of its values.
+    fn holds(&self) -> &'static str;
+    fn capacity(&self) -> usize;
+    fn min_capacity(&self) -> usize;
+    fn snapshot(&self) -> Snapshot;
+    fn holders(&self) -> Vec<Holder>;
+    fn grow_to(&self, slots: usize) -> Result<(), GrowError>;
+    fn shrink_to(&self, slots: usize) -> usize;
+    fn reclaim(&self) -> Reclaimed;
+    fn close(&self);
+    fn close_and_wait(&self, patience: Duration) -> Result<(), CloseError>;
+    fn release(&self, handle: Handle, site: Site) -> Result<(), HandleError>;
+    /// What the plan asks for, as a resource of any kind.
+    fn allocate(&self, pool: &Pool, plan: Plan, wait: Wait, site: Site) -> Result<Resource, RequestError>;
+    /// The same, as a future.
+    fn allocate_async<'p>(
+        &'p self,
+        pool: &'p Pool,
+        plan: Plan,
+        site: Site,
+    ) -> BoxFuture<'p, Result<Resource, RequestError>>;
+}
+
+impl<T: Send + 'static> AnyTier for Tier<T> {
+    fn name(&self) -> &'static str {
+        Tier::name(self)
+    }
+
+    fn core(&self) -> &'static Core {
+        Tier::core(self)
+    }
+
+    fn id(&self) -> u32 {
+        Tier::core(self).id
+    }
+
+    fn value_bytes(&self) -> usize {
+        size_of::<T>()
+    }
+
+    fn holds(&self) -> &'static str {
+        type_name::<T>()
+    }
+
+    fn capacity(&self) -> usize {
+        Tier::capacity(self)
+    }
+
+    fn min_capacity(&self) -> usize {
+        Tier::min_capacity(self)
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        Tier::snapshot(self)
+    }
+
+    fn holders(&self) -> Vec<Holder> {
+        Tier::holders(self)
+    }
+
+    fn grow_to(&self, slots: usize) -> Result<(), GrowError> {
+        Tier::grow_to(self, slots)
+    }
+
+    fn shrink_to(&self, slots: usize) -> usize {
+        Tier::shrink_to(self, slots)
+    }
+
+    fn reclaim(&self) -> Reclaimed {
+        Tier::reclaim(self)
+    }
+
+    fn close(&self) {
+        Tier::close(self);
+    }
+
+    fn close_and_wait(&self, patience: Duration) -> Result<(), CloseError> {
+        Tier::close_and_wait(self, patience)
+    }
+
+    fn release(&self, handle: Handle, site: Site) -> Result<(), HandleError> {
+        self.attach(handle)?.release_at(site);
+        Ok(())
+    }
+
+    fn allocate(&self, pool: &Pool, plan: Plan, wait: Wait, site: Site) -> Result<Resource, RequestError> {
+        Attempt { pool, tier: self, plan }.allocate(wait, site).map(Resource::of)
+    }
+
+    fn allocate_async<'p>(
+        &'p self,
+        pool: &'p Pool,
+        plan: Plan,
+        site: Site,
+    ) -> BoxFuture<'p, Result<Resource, RequestError>> {
+        let attempt = Attempt { pool, tier: self, plan };
+        Box::pin(async move { attempt.allocate_async(site).await.map(Resource::of) })
+    }
+}

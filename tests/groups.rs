@@ -1,0 +1,260 @@
+//! Groups: several resources all together or none, and whoever waits for whom, everybody gets on.
+
+#![cfg(not(loom))] // tokio has a loom of its own under that flag
+
+mod common;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tierpool::{AllocateError, Lease, Memory, Pool, Request, RequestError, Spill, Tier};
+
+/// Longer than any wait here takes on a slow machine: a test that needs it has failed.
+const FOR_EVER: Duration = Duration::from_secs(120);
+
+/// Ends the process if the test hangs, so that a deadlock fails instead of standing still.
+struct Watchdog(Arc<AtomicBool>);
+
+impl Watchdog {
+    fn new(name: &'static str) -> Self {
+        let done = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&done);
+        thread::spawn(move || {
+            let start = Instant::now();
+            while !seen.load(Ordering::SeqCst) {
+                if start.elapsed() > FOR_EVER {
+                    eprintln!("{name} hangs: a deadlock, or a wake-up that was lost");
+                    std::process::abort();
+                }
+                thread::sleep(Duration::from_millis(50));
+            }
+        });
+        Watchdog(done)
+    }
+}
+
+impl Drop for Watchdog {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+#[derive(Default)]
+struct Wakes(AtomicUsize);
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+fn poll<F: Future + ?Sized>(future: Pin<&mut F>, wakes: &Arc<Wakes>) -> Poll<F::Output> {
+    future.poll(&mut Context::from_waker(&Waker::from(Arc::clone(wakes))))
+}
+
+/// Tiers of so many slots each: "a" of 64 bytes, "b" of 128, and "n" of numbers.
+fn pool(slots: usize) -> Pool {
+    let numbers: Tier<u64> = Tier::builder("n").capacity(slots).build_with(|| 7).unwrap();
+    Pool::builder().memory("a", 64, slots).memory("b", 128, slots).tier(numbers).build().unwrap()
+}
+
+const A: Request<'static, Memory> = Request::memory(64);
+const B: Request<'static, Memory> = Request::memory(128);
+const N: Request<'static, u64> = Request::of("n");
+
+fn free(pool: &Pool) -> Vec<usize> {
+    pool.monitor().tiers.iter().map(|tier| tier.snapshot.free).collect()
+}
+
+fn waiting(pool: &Pool, tier: &str) -> usize {
+    pool.monitor().tier(tier).unwrap().snapshot.waiting
+}
+
+fn wait_until(what: &str, done: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < FOR_EVER, "waited in vain: {what}");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn each_member_gets_its_own_in_the_order_of_the_requests() {
+    let pool = pool(3);
+    let (n, a, b): (Lease<u64>, Lease<Memory>, Lease<Memory>) = pool.try_allocate_group((N, A, B)).unwrap();
+    assert_eq!((*n, a.len(), b.len()), (7, 64, 128));
+    let list = pool.allocate_group(vec![B, A, B]).err();
+    assert!(list.is_none(), "waits only if it has to");
+    let list = pool.try_allocate_group(vec![B, A]).unwrap();
+    assert_eq!(list.iter().map(|lease| lease.len()).collect::<Vec<_>>(), [128, 64]);
+    drop(list);
+    assert_eq!(free(&pool), [2, 2, 2]);
+    let all = pool.try_allocate_group((A, N, B, A, B, N, A.spill(Spill::Refuse), B));
+    assert!(all.is_err(), "more than there are");
+    assert_eq!(free(&pool), [2, 2, 2], "none is kept");
+    assert!(pool.try_allocate_group(Vec::<Request<u64>>::new()).unwrap().is_empty());
+}
+
+#[test]
+fn a_refused_group_gives_back_all_it_had() {
+    let pool = pool(2);
+    let _b: Vec<_> = (0..2).map(|_| pool.try_allocate(B).unwrap()).collect();
+    let error = pool.try_allocate_group((N, B, A)).unwrap_err();
+    assert!(matches!(error, RequestError::Tier(AllocateError::Exhausted(why)) if why.tier == "b"), "{error}");
+    let error = pool.allocate_group_timeout((N, A, B), Duration::from_millis(1)).unwrap_err();
+    assert!(matches!(error, RequestError::Tier(AllocateError::TimedOut { tier: "b", .. })), "{error}");
+    assert_eq!(free(&pool), [2, 0, 2]);
+    let error = pool.try_allocate_group((N, Request::memory(129), A)).unwrap_err();
+    assert!(matches!(error, RequestError::TooLarge { .. }), "{error}");
+    assert_eq!(free(&pool), [2, 0, 2]);
+}
+
+#[test]
+fn a_group_that_could_never_be_served_does_not_wait() {
+    let pool = pool(2);
+    let expected = RequestError::GroupTooLarge { tier: "a", wanted: 3, capacity: 2 };
+    assert_eq!(pool.allocate_group(vec![A; 3]).unwrap_err(), expected);
+    assert_eq!(pool.allocate_group((A, B, A, N, A)).unwrap_err(), expected);
+    assert_eq!(free(&pool), [2, 2, 2]);
+    assert!(pool.allocate_group((A, B, A, N)).is_ok());
+}
+
+#[test]
+fn a_group_spills_only_while_it_need_not_wait() {
+    let pool = pool(1);
+    let a = pool.try_allocate(A).unwrap();
+    let spilled = pool.try_allocate_group((A.spill(Spill::NextLarger), N)).unwrap();
+    assert_eq!(spilled.0.capacity(), 128);
+    drop(spilled);
+    // With the only slot of "b" for "a"'s sake, this would wait for itself for ever.
+    let error = pool.allocate_group_timeout((A.spill(Spill::NextLarger), B), Duration::from_millis(1)).unwrap_err();
+    assert!(matches!(error, RequestError::Tier(AllocateError::TimedOut { tier: "a", .. })), "{error}");
+    drop(a);
+    assert!(pool.allocate_group((A.spill(Spill::NextLarger), B)).is_ok());
+}
+
+#[test]
+fn a_waiting_group_gets_what_is_released() {
+    let _watchdog = Watchdog::new("a_waiting_group_gets_what_is_released");
+    let pool = pool(1);
+    let (a, b) = pool.try_allocate_group((A, B)).unwrap();
+    thread::scope(|scope| {
+        let waiter = scope.spawn(|| pool.allocate_group((B, N, A)).map(|(_, n, _)| *n));
+        wait_until("it waits for the first tier in order", || waiting(&pool, "a") == 1);
+        drop(a);
+        wait_until("then for the second, holding the first", || waiting(&pool, "b") == 1);
+        assert_eq!(free(&pool)[0], 0);
+        drop(b);
+        assert_eq!(waiter.join().unwrap(), Ok(7));
+    });
+    assert_eq!(free(&pool), [1, 1, 1]);
+}
+
+/// Groups that name their tiers in opposite orders would each hold what the other wants.
+#[test]
+fn opposite_orders_do_not_deadlock() {
+    let _watchdog = Watchdog::new("opposite_orders_do_not_deadlock");
+    let pool = pool(1);
+    thread::scope(|scope| {
+        for turn in 0..4 {
+            let pool = &pool;
+            scope.spawn(move || {
+                for _ in 0..2000 {
+                    match turn {
+                        0 => drop(pool.allocate_group((A, B)).unwrap()),
+                        1 => drop(pool.allocate_group((B, A)).unwrap()),
+                        2 => drop(pool.allocate_group((N, B, A)).unwrap()),
+                        _ => drop(pool.allocate_group(vec![B, A]).unwrap()),
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(free(&pool), [1, 1, 1]);
+}
+
+/// Two groups that each want both slots of a tier would each hold one: whoever has the turn gets both. Beside them, those who want one.
+#[test]
+fn several_of_one_tier_do_not_deadlock() {
+    let _watchdog = Watchdog::new("several_of_one_tier_do_not_deadlock");
+    let pool = pool(2);
+    thread::scope(|scope| {
+        for turn in 0..4 {
+            let pool = &pool;
+            scope.spawn(move || {
+                for _ in 0..2000 {
+                    match turn {
+                        0 => drop(pool.allocate_group((A, A)).unwrap()),
+                        1 => drop(pool.allocate_group((B, A, N, A, B)).unwrap()),
+                        2 => drop(pool.allocate_group(vec![B, A, A, B]).unwrap()),
+                        _ => drop(pool.allocate_group((N, A)).unwrap()),
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(free(&pool), [2, 2, 2]);
+}
+
+/// The same tier in two pools has one turn and one place in the order.
+#[test]
+fn pools_that_share_tiers_do_not_deadlock() {
+    let _watchdog = Watchdog::new("pools_that_share_tiers_do_not_deadlock");
+    let tiers = ["x", "y"].map(|name| Tier::builder(name).capacity(2).build_with(|| 0u64).unwrap());
+    let one = Pool::builder().tier(tiers[0].clone()).tier(tiers[1].clone()).build().unwrap();
+    let two = Pool::builder().tier(tiers[1].clone()).tier(tiers[0].clone()).build().unwrap();
+    let (x, y) = (Request::of::<u64>("x"), Request::of::<u64>("y"));
+    thread::scope(|scope| {
+        for pool in [&one, &two, &one, &two] {
+            scope.spawn(move || {
+                for _ in 0..1000 {
+                    drop(pool.allocate_group((x, y, x, y)).unwrap());
+                    drop(pool.allocate_group(vec![y, y, x]).unwrap());
+                }
+            });
+        }
+    });
+    assert_eq!((free(&one), free(&two)), (vec![2, 2], vec![2, 2]));
+}
+
+#[test]
+fn a_dropped_group_future_gives_back_all_it_had() {
+    let pool = pool(2);
+    let b = pool.try_allocate_group(vec![B; 2]).unwrap();
+    let wakes = Arc::default();
+    let mut group = pool.allocate_group_async((A, B, A, B));
+    assert!(poll(group.as_mut(), &wakes).is_pending());
+    assert_eq!((free(&pool), waiting(&pool, "b")), (vec![0, 0, 2], 1), "it holds both of \"a\"");
+    let mut other = pool.allocate_group_async((B, B));
+    assert!(poll(other.as_mut(), &wakes).is_pending());
+    assert_eq!(waiting(&pool, "b"), 1, "it waits for its turn, not for the tier");
+    drop(group);
+    assert_eq!((free(&pool), waiting(&pool, "b")), (vec![2, 0, 2], 0));
+
+    assert!(poll(other.as_mut(), &wakes).is_pending(), "it has the turn now");
+    drop(b);
+    let Poll::Ready(Ok(leases)) = poll(other.as_mut(), &wakes) else { panic!("both are free") };
+    drop(leases);
+    assert_eq!(free(&pool), [2, 2, 2]);
+}
+
+#[test]
+fn a_closed_tier_ends_the_wait_of_a_group() {
+    let _watchdog = Watchdog::new("a_closed_tier_ends_the_wait_of_a_group");
+    let pool = pool(1);
+    let held = pool.try_allocate(B).unwrap();
+    thread::scope(|scope| {
+        let waiter = scope.spawn(|| pool.allocate_group((A, B)).map(drop));
+        wait_until("it waits", || waiting(&pool, "b") == 1);
+        pool.close();
+        let error = waiter.join().unwrap().unwrap_err();
+        assert_eq!(error, RequestError::Tier(AllocateError::Closed { tier: "b" }));
+    });
+    drop(held);
+    pool.close_and_wait(FOR_EVER).unwrap();
+}
