@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::PoolError;
+use super::guard::Guard;
 use super::metrics::LastLook;
 use super::monitor::ResourceStatus;
 use super::optimize::{Decision, DecisionSink, Optimizer};
@@ -15,6 +16,9 @@ use super::route::Routes;
 use super::rows::{AnyTier, Row, TierKind};
 use super::rules::Books;
 use super::{Inner, Pool};
+use crate::admission::breaker::Breaker;
+use crate::admission::breaker::report::BreakerEvent;
+use crate::admission::breaker::rules::BreakerRules;
 use crate::admission::line::Line;
 use crate::admission::priority::Watermarks;
 use crate::admission::quota::Accounts;
@@ -45,6 +49,7 @@ pub struct PoolBuilder {
     /// Where the tenants stand in a configuration file.
     tenant_lines: Vec<Option<usize>>,
     watermarks: Vec<(String, Watermarks)>,
+    breakers: Vec<(String, BreakerRules, Option<Alarm>)>,
     ageing: Duration,
     spill: Spill,
     overflow: Option<usize>,
@@ -78,6 +83,9 @@ pub struct MemoryTier {
     /// Where it stands in a configuration file.
     pub(super) line: Option<usize>,
 }
+
+/// Who is told what a breaker does.
+type Alarm = Box<dyn Fn(&BreakerEvent) + Send + Sync>;
 
 /// What else is said of a memory tier.
 type Options = Box<dyn FnOnce(TierBuilder<Memory>) -> TierBuilder<Memory> + Send>;
@@ -145,6 +153,7 @@ impl PoolBuilder {
             tenants: QuotaRules::new(),
             tenant_lines: Vec::new(),
             watermarks: Vec::new(),
+            breakers: Vec::new(),
             ageing: AGEING,
             spill: Spill::Refuse,
             overflow: None,
@@ -180,6 +189,24 @@ impl PoolBuilder {
     /// [`MemoryTier::watermarks`] says it too.
     pub fn watermarks(mut self, tier: &str, watermarks: Watermarks) -> Self {
         self.watermarks.push((tier.to_owned(), watermarks));
+        self
+    }
+
+    /// A circuit breaker for the tier of that name: when too many of the requests that are routed to it fail or wait for too long, all are
+    /// refused at once for a while, and then a few let pass to see. Default: none.
+    pub fn breaker(mut self, tier: &str, rules: BreakerRules) -> Self {
+        self.breakers.push((tier.to_owned(), rules, None));
+        self
+    }
+
+    /// The same, with somebody who is told of each change of its state.
+    pub fn breaker_with(
+        mut self,
+        tier: &str,
+        rules: BreakerRules,
+        on_event: impl Fn(&BreakerEvent) + Send + Sync + 'static,
+    ) -> Self {
+        self.breakers.push((tier.to_owned(), rules, Some(Box::new(on_event))));
         self
     }
 
@@ -250,6 +277,9 @@ impl PoolBuilder {
         govern(&accounts, &mut rows, self.ageing)?;
         for (tier, watermarks) in &self.watermarks {
             keep_back(&rows, tier, *watermarks)?;
+        }
+        for (tier, rules, alarm) in self.breakers {
+            guard(&mut rows, tier, rules, alarm)?;
         }
         let inner = Inner {
             routes: Routes::new(sizes, overflow, &rows, self.spill),
@@ -348,19 +378,29 @@ fn govern(accounts: &Arc<Accounts>, rows: &mut [Row], ageing: Duration) -> Resul
 }
 
 /// Has a tier keep slots back.
-fn keep_back(rows: &[Row], tier: &str, watermarks: Watermarks) -> Result<(), PoolError> {
-    let row = rows.iter().find(|row| row.tier.name() == tier);
-    let capacity = row.map_or(0, |row| row.tier.capacity());
-    let problem = match row {
-        None => Some("the pool has no such tier"),
-        Some(_) => watermarks.problem(capacity),
+pub(super) fn keep_back(rows: &[Row], tier: &str, watermarks: Watermarks) -> Result<(), PoolError> {
+    let Some(row) = rows.iter().find(|row| row.tier.name() == tier) else {
+        return Err(PoolError::UnknownTier { name: tier.to_owned(), what: "watermarks" });
     };
-    if let Some(problem) = problem {
+    let capacity = row.tier.capacity();
+    if let Some(problem) = watermarks.problem(capacity) {
         return Err(PoolError::Watermarks { tier: tier.to_owned(), capacity, problem });
     }
-    if let Some(row) = row {
-        rethrow(reserve::set_marks(row.tier.core(), watermarks.marks()).err());
-    }
+    rethrow(reserve::set_marks(row.tier.core(), watermarks.marks()).err());
+    Ok(())
+}
+
+/// Gives a tier a circuit breaker.
+fn guard(rows: &mut [Row], tier: String, rules: BreakerRules, alarm: Option<Alarm>) -> Result<(), PoolError> {
+    let Some(row) = rows.iter_mut().find(|row| row.tier.name() == tier) else {
+        return Err(PoolError::UnknownTier { name: tier, what: "breaker rules" });
+    };
+    let breaker = Breaker::new(rules).map_err(|source| PoolError::Breaker { tier, source })?;
+    let breaker = match alarm {
+        Some(alarm) => breaker.on_event(alarm),
+        None => breaker,
+    };
+    row.guard = Some(Guard::new(breaker, row.tier.core()));
     Ok(())
 }
 

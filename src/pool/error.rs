@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use crate::admission::breaker::report::BreakerOpen;
+use crate::admission::breaker::rules::RuleError;
 use crate::admission::tenants::{QuotaError, Tenant, Unit};
 use crate::error::{AllocateError, BuildError, HandleError};
 use crate::resource::memory::NoMemory;
@@ -82,6 +84,14 @@ pub enum RequestError {
         held: u64,
         /// Whether it is the soft limit, which counts while others want what is theirs.
         soft: bool,
+    },
+    /// The tier's circuit breaker lets nothing pass.
+    #[error("tier {tier:?}: {why}")]
+    Open {
+        /// The tier's name.
+        tier: &'static str,
+        /// What the breaker does, and until when.
+        why: BreakerOpen,
     },
     /// The system has no memory for a request that spilled to it.
     #[error("spilled to the system: {0}")]
@@ -221,6 +231,22 @@ pub enum PoolError {
         capacity: usize,
         /// What is wrong with them.
         problem: &'static str,
+    },
+    /// The rules of a circuit breaker are none.
+    #[error("circuit breaker of tier {tier:?}: {source}")]
+    Breaker {
+        /// The tier's name.
+        tier: String,
+        /// What is wrong with them.
+        source: RuleError,
+    },
+    /// Something was said of a tier that the pool does not have.
+    #[error("the pool has no tier {name:?}, of which {what} were given; name one of its tiers")]
+    UnknownTier {
+        /// The name.
+        name: String,
+        /// What was said of it.
+        what: &'static str,
     },
     /// A tier is to count on whose account its slots are held in two pools at once.
     #[error("tier {tier:?} is in another pool with tenants already; only one pool can count what tenants hold of it")]

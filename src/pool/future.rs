@@ -4,11 +4,12 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::error::RequestError;
 use super::prepared::Attempt;
 use super::rules::Paid;
+use crate::admission::breaker::Pass;
 use crate::slot::header::Site;
 use crate::tier::future::Allocate;
 use crate::tier::lease::Lease;
@@ -27,7 +28,7 @@ enum Stage<'p, K: Send + 'static> {
     /// The request could not be served by this pool.
     Refused(RequestError),
     New(Attempt<'p, K>, Site),
-    Waiting(Attempt<'p, K>, Allocate<'p, K>, Option<Paid<'p>>, Instant),
+    Waiting(Attempt<'p, K>, Allocate<'p, K>, (Option<Pass<'p>>, Option<Paid<'p>>), Instant),
     Done,
 }
 
@@ -46,15 +47,20 @@ impl<K: Send + 'static> Future for Allocation<'_, K> {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let stage = &mut self.get_mut().stage;
-        let (attempt, mut allocate, paid, start) = match std::mem::replace(stage, Stage::Done) {
+        let (attempt, mut allocate, (pass, paid), start) = match std::mem::replace(stage, Stage::Done) {
             Stage::Refused(why) => return Poll::Ready(Err(why)),
             Stage::New(attempt, site) => {
+                let pass = match attempt.pass() {
+                    Ok(pass) => pass,
+                    Err(why) => return Poll::Ready(attempt.elsewhere(site).ok_or(why)),
+                };
                 let paid = match attempt.pay(site) {
                     Ok(paid) => paid,
                     Err(why) => return Poll::Ready(Err(why)),
                 };
                 let mut allocate = Allocate::new(attempt.tier, site, attempt.plan.label);
                 if let Some(lease) = allocate.at_once() {
+                    attempt.note(pass, Ok(()), Duration::ZERO);
                     return Poll::Ready(attempt.accept(Paid::charge(paid, lease)));
                 }
                 if let Some(lease) = attempt.elsewhere(site) {
@@ -63,18 +69,20 @@ impl<K: Send + 'static> Future for Allocation<'_, K> {
                 if let Some(paid) = &paid {
                     paid.wants();
                 }
-                (attempt, allocate, paid, Instant::now())
+                (attempt, allocate, (pass, paid), Instant::now())
             }
-            Stage::Waiting(attempt, allocate, paid, start) => (attempt, allocate, paid, start),
+            Stage::Waiting(attempt, allocate, held, start) => (attempt, allocate, held, start),
             Stage::Done => panic!("`Allocation` polled after completion"),
         };
         match Pin::new(&mut allocate).poll(context) {
             Poll::Pending => {
-                *stage = Stage::Waiting(attempt, allocate, paid, start);
+                *stage = Stage::Waiting(attempt, allocate, (pass, paid), start);
                 Poll::Pending
             }
             Poll::Ready(outcome) => {
-                attempt.pool.note_waited(start.elapsed());
+                let waited = start.elapsed();
+                attempt.pool.note_waited(waited);
+                attempt.note(pass, outcome.as_ref().map(drop).map_err(|&why| why), waited);
                 Poll::Ready(match outcome {
                     Ok(lease) => attempt.accept(Paid::charge(paid, lease)),
                     Err(why) => Err(why.into()),

@@ -1,7 +1,7 @@
 //! A pool: tiers of several sizes and kinds behind one door, and the rules for who gets what.
 //!
 //! Read in this order: [`request`] (what is wanted), [`route`] (which tier it goes to), [`prepared`] (how it is served, in all forms) and
-//! [`future`]; [`rules`] (who may have it), [`builder`] and [`rows`] (what a pool is made of); on top of them [`group`] and [`reservation`]; then who watches:
+//! [`future`]; [`rules`] and [`guard`] (who may have it), [`builder`] and [`rows`] (what a pool is made of); on top of them [`group`] and [`reservation`]; then who watches:
 //! [`monitor`], [`metrics`], [`optimize`]; and [`resource_pool`], the same once more for code that knows no types. `config` reads a pool
 //! from TOML.
 //!
@@ -14,6 +14,7 @@ pub(crate) mod config;
 pub(crate) mod error;
 pub(crate) mod future;
 pub(crate) mod group;
+mod guard;
 pub(crate) mod metrics;
 pub(crate) mod monitor;
 pub(crate) mod optimize;
@@ -23,7 +24,7 @@ pub(crate) mod reservation;
 pub(crate) mod resource_pool;
 pub(crate) mod route;
 pub(crate) mod rows;
-pub(crate) mod rules;
+mod rules;
 
 use std::fmt;
 use std::panic::Location;
@@ -31,7 +32,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use self::builder::PoolBuilder;
-use self::error::{ReleaseError, RequestError, ShortName};
+use self::error::{PoolError, ReleaseError, RequestError, ShortName};
 use self::future::Allocation;
 use self::group::{Group, GroupLeases};
 use self::metrics::{LastLook, PoolMetrics};
@@ -43,6 +44,8 @@ use self::reservation::Reservation;
 use self::resource_pool::BoxFuture;
 use self::route::Routes;
 use self::rows::Row;
+use crate::admission::breaker::Breaker;
+use crate::admission::priority::Watermarks;
 use crate::admission::quota::Accounts;
 use crate::admission::tenants::{Limit, QuotaError, Tenant, Unit};
 use crate::error::CloseError;
@@ -322,6 +325,24 @@ impl Pool {
         Limit { slots: held(Unit::Slots), bytes: held(Unit::Bytes) }
     }
 
+    /// The circuit breaker of the tier of that name, if it has one: to be told new rules, forced open, disabled, or looked at.
+    pub fn breaker(&self, tier: &str) -> Option<&Breaker> {
+        let row = self.inner.rows.iter().find(|row| row.tier.name() == tier)?;
+        row.guard.as_ref().map(|guard| &guard.breaker)
+    }
+
+    /// What the tier of that name keeps back for urgent requests from now on. Slots that are free are set apart at once, and the
+    /// others as they come back; nobody is stopped.
+    ///
+    /// # Errors
+    /// [`PoolError::Watermarks`], [`PoolError::UnknownTier`]. Nothing is changed then.
+    ///
+    /// # Panics
+    /// If a value's `Drop` or a waiter's waker panics.
+    pub fn set_watermarks(&self, tier: &str, watermarks: Watermarks) -> Result<(), PoolError> {
+        builder::keep_back(&self.inner.rows, tier, watermarks)
+    }
+
     /// How the pool stands: each tier's slots and counters. Its `Display` is a table. Stops nobody.
     pub fn monitor(&self) -> ResourceStatus {
         let Inner { rows, absorbed, waited, .. } = &*self.inner;
@@ -403,7 +424,8 @@ impl Pool {
         let tenant = tenant?;
         let tag = wants.tag.map_or(Tag::NONE, Tag::of);
         let label = Label { tag, account: tenant.number(), class: wants.priority.class() };
-        Some(Plan { route, tenant, label, patience: wants.patience })
+        let guarded = self.inner.rows[route.row].guard.is_some();
+        Some(Plan { route, tenant, label, guarded, patience: wants.patience })
     }
 
     #[inline(always)]

@@ -4,6 +4,8 @@ use std::fmt;
 use std::time::Instant;
 
 use super::rows::{Row, TierKind};
+use crate::admission::breaker::report::BreakerStatus;
+use crate::admission::breaker::word::BreakerState;
 use crate::sync::Ordering;
 use crate::tier::report::Snapshot;
 
@@ -35,6 +37,8 @@ pub struct TierStatus {
     pub snapshot: Snapshot,
     /// The size below which it does not shrink.
     pub min_capacity: usize,
+    /// How its circuit breaker stands, if it has one.
+    pub breaker: Option<BreakerStatus>,
     /// Requests that it has served in place of a smaller tier that had refused them.
     pub spilled_here: u64,
 }
@@ -54,6 +58,7 @@ impl ResourceStatus {
             kind: row.kind,
             snapshot: row.tier.snapshot(),
             min_capacity: row.tier.min_capacity(),
+            breaker: row.guard.as_ref().map(|guard| guard.breaker.status()),
             spilled_here: row.spilled.load(Ordering::Relaxed),
         });
         ResourceStatus { at: Instant::now(), tiers: tiers.collect(), absorbed, waited_ns }
@@ -134,6 +139,11 @@ impl fmt::Display for ResourceStatus {
         let closed: Vec<_> = self.tiers.iter().filter(|tier| tier.snapshot.closed).map(|tier| tier.name).collect();
         if !closed.is_empty() {
             writeln!(f, "closed: {}", closed.join(", "))?;
+        }
+        for tier in &self.tiers {
+            if let Some(breaker) = tier.breaker.as_ref().filter(|breaker| breaker.state != BreakerState::Closed) {
+                writeln!(f, "the circuit breaker of {} is {}", tier.name, breaker.state)?;
+            }
         }
         let out: usize = self.tiers.iter().map(|tier| tier.snapshot.quarantined).sum();
         if out > 0 {

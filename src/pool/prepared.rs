@@ -12,9 +12,12 @@ use std::time::{Duration, Instant};
 use super::Pool;
 use super::error::RequestError;
 use super::future::Allocation;
+use super::guard::Guard;
 use super::route::Route;
 use super::rules::Paid;
+use crate::admission::breaker::Pass;
 use crate::admission::tenants::Tenant;
+use crate::error::AllocateError;
 use crate::resource::memory::{Memory, NoMemory};
 use crate::slot::header::Site;
 use crate::slot::label::Label;
@@ -29,6 +32,8 @@ pub struct Plan {
     pub(super) route: Route,
     pub(super) tenant: Tenant,
     pub(super) label: Label,
+    /// Whether the tier has a circuit breaker.
+    pub(super) guarded: bool,
     pub(super) patience: Option<Duration>,
 }
 
@@ -168,11 +173,32 @@ impl<'p, K: Send + 'static> Attempt<'p, K> {
     #[inline]
     pub(super) fn allocate(&self, wait: Wait, site: Site) -> Result<Lease<K>, RequestError> {
         let Wait::For(patience) = wait else { return self.try_allocate(site) };
+        let pass = match self.pass() {
+            Ok(pass) => pass,
+            Err(why) => return self.elsewhere(site).ok_or(why),
+        };
         let paid = self.pay(site)?;
         let mut allocate = Allocate::new(self.tier, site, self.plan.label);
         match allocate.at_once() {
-            Some(lease) => self.accept(Paid::charge(paid, lease)),
-            None => self.wait_for(allocate, paid, patience, site),
+            Some(lease) => {
+                self.note(pass, Ok(()), Duration::ZERO);
+                self.accept(Paid::charge(paid, lease))
+            }
+            None => self.wait_for(allocate, (pass, paid), patience, site),
+        }
+    }
+
+    /// Lets the request pass, if the tier has a circuit breaker.
+    pub(super) fn pass(&self) -> Result<Option<Pass<'p>>, RequestError> {
+        let guard = self.pool.inner.rows[self.plan.route.row].guard.as_ref().filter(|_| self.plan.guarded);
+        let pass = guard.map(Guard::pass).transpose();
+        pass.map_err(|why| RequestError::Open { tier: self.tier.name(), why })
+    }
+
+    /// Tells the breaker how it ended.
+    pub(super) fn note(&self, pass: Option<Pass<'p>>, end: Result<(), AllocateError>, waited: Duration) {
+        if let (Some(pass), Some(guard)) = (pass, &self.pool.inner.rows[self.plan.route.row].guard) {
+            guard.note(self.tier.core(), pass, end, waited);
         }
     }
 
@@ -191,7 +217,7 @@ impl<'p, K: Send + 'static> Attempt<'p, K> {
     fn wait_for(
         &self,
         allocate: Allocate<'p, K>,
-        paid: Option<Paid<'p>>,
+        (pass, paid): (Option<Pass<'p>>, Option<Paid<'p>>),
         patience: Option<Duration>,
         site: Site,
     ) -> Result<Lease<K>, RequestError> {
@@ -203,7 +229,9 @@ impl<'p, K: Send + 'static> Attempt<'p, K> {
         }
         let start = Instant::now();
         let outcome = allocate.wait_for(patience);
-        self.pool.note_waited(start.elapsed());
+        let waited = start.elapsed();
+        self.pool.note_waited(waited);
+        self.note(pass, outcome.as_ref().map(drop).map_err(|&why| why), waited);
         self.accept(Paid::charge(paid, outcome?))
     }
 
@@ -224,6 +252,51 @@ impl<'p, K: Send + 'static> Attempt<'p, K> {
 /// A slot for a plan, without a wait. The hot path: the tier's own, and [`accept`].
 #[inline(always)]
 fn serve<K: Send + 'static>(pool: &Pool, tier: &Tier<K>, plan: &Plan, site: Site) -> Result<Lease<K>, RequestError> {
+    if plan.guarded && !is_closed(pool, plan) {
+        return serve_on_trial(pool, tier, plan, site);
+    }
+    serve_unguarded(pool, tier, plan, site)
+}
+
+/// Whether all pass the breaker of the plan's tier.
+#[inline(always)]
+fn is_closed(pool: &Pool, plan: &Plan) -> bool {
+    pool.inner.rows[plan.route.row].guard.as_ref().is_none_or(|guard| guard.breaker.is_closed())
+}
+
+/// The same when the breaker of the tier is not closed.
+#[cold]
+#[inline(never)]
+fn serve_on_trial<K: Send + 'static>(
+    pool: &Pool,
+    tier: &Tier<K>,
+    plan: &Plan,
+    site: Site,
+) -> Result<Lease<K>, RequestError> {
+    let Some(guard) = &pool.inner.rows[plan.route.row].guard else { return serve_unguarded(pool, tier, plan, site) };
+    let pass = match guard.pass() {
+        Ok(pass) => pass,
+        Err(why) => {
+            return elsewhere(pool, plan, site).ok_or(RequestError::Open { tier: tier.name(), why });
+        }
+    };
+    let served = serve_unguarded(pool, tier, &Plan { guarded: false, ..*plan }, site);
+    match &served {
+        Ok(_) => guard.note(tier.core(), pass, Ok(()), Duration::ZERO),
+        Err(RequestError::Tier(why)) => guard.note(tier.core(), pass, Err(*why), Duration::ZERO),
+        Err(_) => {}
+    }
+    served
+}
+
+/// The tier's own, for who may ask it.
+#[inline(always)]
+fn serve_unguarded<K: Send + 'static>(
+    pool: &Pool,
+    tier: &Tier<K>,
+    plan: &Plan,
+    site: Site,
+) -> Result<Lease<K>, RequestError> {
     // Leases come back in registers, as `Option`s, and reasons are asked for: a call that returned either would pass the lease of the
     // hot path, too, through memory.
     let caller = tier.caller(site, plan.label);
@@ -249,7 +322,16 @@ fn refuse<K: Send + 'static>(pool: &Pool, tier: &Tier<K>, plan: &Plan, site: Sit
     }
     match spill(pool, tier, plan, site) {
         Some(lease) => Ok(lease),
-        None => Err(tier.refusal(tier.caller(site, plan.label)).into()),
+        None => {
+            let why = tier.refusal(tier.caller(site, plan.label));
+            if plan.guarded
+                && let Some(guard) = &pool.inner.rows[plan.route.row].guard
+                && let Ok(pass) = guard.pass()
+            {
+                guard.note(tier.core(), pass, Err(why), Duration::ZERO);
+            }
+            Err(why.into())
+        }
     }
 }
 
@@ -300,6 +382,9 @@ fn spill<K: Send + 'static>(pool: &Pool, tier: &Tier<K>, plan: &Plan, site: Site
 fn elsewhere<K: Send + 'static>(pool: &Pool, plan: &Plan, site: Site) -> Option<Lease<K>> {
     let inner = &*pool.inner;
     for row in &inner.rows[inner.routes.beyond(&plan.route)] {
+        if row.guard.as_ref().is_some_and(|guard| !guard.breaker.is_closed()) {
+            continue;
+        }
         let tier = row.typed::<K>()?;
         let caller = tier.caller(site, plan.label);
         let books = row.books(plan.tenant);

@@ -49,6 +49,7 @@ pub(super) fn reserve<'p, K: Send + 'static>(
     patience: Option<Duration>,
     site: Site,
 ) -> Result<Reservation<K>, RequestError> {
+    let _pass = attempt.pass()?;
     let inner = &*pool.inner;
     let (leases, mut paid) = match take(&attempt, n, site) {
         Ok(taken) => taken,

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::Pool;
 use super::error::RequestError;
 use super::group::{Turn, turn};
+use super::guard::Guard;
 use super::prepared::{Attempt, Plan, Wait};
 use super::resource_pool::{BoxFuture, Resource};
 use super::rules::Books;
@@ -32,6 +33,7 @@ pub(super) struct Row {
     turn: OnceLock<Arc<Turn>>,
     /// What its slots are paid from, if the pool has tenants.
     pub(super) books: Option<Arc<Books>>,
+    pub(super) guard: Option<Guard>,
 }
 
 /// What a tier of a pool holds.
@@ -54,7 +56,7 @@ pub enum TierKind {
 
 impl Row {
     pub(super) fn new(tier: Box<dyn AnyTier>, kind: TierKind) -> Self {
-        Row { tier, kind, spilled: AtomicU64::new(0), turn: OnceLock::new(), books: None }
+        Row { tier, kind, spilled: AtomicU64::new(0), turn: OnceLock::new(), books: None, guard: None }
     }
 
     /// What a slot counts as against limits in bytes: those of its buffer, or its value's own.

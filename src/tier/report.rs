@@ -48,6 +48,11 @@ impl Totals {
         })
     }
 
+    /// Allocations that were served.
+    pub(crate) fn allocations(&self) -> u64 {
+        self.allocations
+    }
+
     /// What was counted since `base`; a busy tier may be caught between two counters.
     fn since(self, base: Totals) -> Totals {
         let since = |now: u64, base: u64| (now.wrapping_sub(base) as i64).max(0) as u64;
