@@ -97,6 +97,7 @@ pub use pool::request::{Request, Spill, TenantName};
 pub use pool::reservation::Reservation;
 pub use pool::resource_pool::{AsyncResourcePool, BoxFuture, CustomLease, Resource, ResourcePool, ResourceRequest};
 pub use pool::rows::TierKind;
+pub use pool::session::{Session, SessionLease};
 pub use resource::memory::{Memory, NoMemory, Scrub};
 pub use slot::handle::Handle;
 pub use slot::word::State;

@@ -15,6 +15,7 @@ use super::request::Spill;
 use super::route::Routes;
 use super::rows::{AnyTier, Row, TierKind};
 use super::rules::Books;
+use super::session::Sessions;
 use super::{Inner, Pool};
 use crate::admission::breaker::Breaker;
 use crate::admission::breaker::report::BreakerEvent;
@@ -288,6 +289,7 @@ impl PoolBuilder {
             waited: AtomicU64::new(0),
             last_look: LastLook::new(ResourceStatus::new(&rows, 0, 0)),
             optimizer: Optimizer::new(rows.len(), self.on_decision),
+            sessions: Sessions::new(&rows),
             rows: rows.into(),
         };
         Ok(Pool { inner: Arc::new(inner) })

@@ -4,7 +4,9 @@
 //! `Copy`.
 
 use std::fmt;
+use std::panic::Location;
 
+use crate::admission::banker::ClaimError;
 use crate::admission::breaker::report::BreakerOpen;
 use crate::admission::breaker::rules::RuleError;
 use crate::admission::tenants::{QuotaError, Tenant, Unit};
@@ -92,6 +94,41 @@ pub enum RequestError {
         tier: &'static str,
         /// What the breaker does, and until when.
         why: BreakerOpen,
+    },
+    /// A [`Session`](crate::Session) would wait for a tier while it holds a slot of the same or a later one, and others may do so the other
+    /// way round. It has not waited.
+    #[error(
+        "waiting for tier {wanted:?} at {wanted_at} while holding a slot of tier {held:?}, taken at {held_at}, is against the order of \
+         tiers and could deadlock: take them in that order, both at once as a group, or claim what the session needs beforehand"
+    )]
+    Order {
+        /// The latest tier of which the session holds a slot.
+        held: &'static str,
+        /// Where it took that slot.
+        held_at: &'static Location<'static>,
+        /// The tier that it would wait for.
+        wanted: &'static str,
+        /// Where it would wait.
+        wanted_at: &'static Location<'static>,
+    },
+    /// A [`Session`](crate::Session)'s claim cannot be met, or it asks for more than it has claimed.
+    #[error("claim on tier {tier:?}: {why}")]
+    Claim {
+        /// The tier's name, if it is about one.
+        tier: &'static str,
+        /// What is wrong.
+        why: ClaimError,
+    },
+    /// A [`Session`](crate::Session) can claim only once, and before it holds anything.
+    #[error("the session has claimed already, or holds slots: claim once, before the first allocation")]
+    LateClaim,
+    /// If the session were given a slot now, there would be no order left in which all sessions could get what they have claimed.
+    #[error(
+        "a slot of tier {tier:?} cannot be given without the risk of a deadlock among the sessions with claims; wait, or try again"
+    )]
+    Unsafe {
+        /// The tier's name.
+        tier: &'static str,
     },
     /// The system has no memory for a request that spilled to it.
     #[error("spilled to the system: {0}")]

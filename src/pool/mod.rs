@@ -1,7 +1,8 @@
 //! A pool: tiers of several sizes and kinds behind one door, and the rules for who gets what.
 //!
 //! Read in this order: [`request`] (what is wanted), [`route`] (which tier it goes to), [`prepared`] (how it is served, in all forms) and
-//! [`future`]; [`rules`] and [`guard`] (who may have it), [`builder`] and [`rows`] (what a pool is made of); on top of them [`group`] and [`reservation`]; then who watches:
+//! [`future`]; [`rules`] and [`guard`] (who may have it), [`builder`] and [`rows`] (what a pool is made of); on top of them [`group`], [`reservation`] and
+//! [`session`]; then who watches:
 //! [`monitor`], [`metrics`], [`optimize`]; and [`resource_pool`], the same once more for code that knows no types. `config` reads a pool
 //! from TOML.
 //!
@@ -25,6 +26,7 @@ pub(crate) mod resource_pool;
 pub(crate) mod route;
 pub(crate) mod rows;
 mod rules;
+pub(crate) mod session;
 
 use std::fmt;
 use std::panic::Location;
@@ -44,10 +46,12 @@ use self::reservation::Reservation;
 use self::resource_pool::BoxFuture;
 use self::route::Routes;
 use self::rows::Row;
+use self::session::{Session, Sessions};
 use crate::admission::breaker::Breaker;
 use crate::admission::priority::Watermarks;
 use crate::admission::quota::Accounts;
 use crate::admission::tenants::{Limit, QuotaError, Tenant, Unit};
+use crate::admission::waits_for::WaitsFor;
 use crate::error::CloseError;
 use crate::slot::handle::Handle;
 use crate::slot::label::{Label, Tag};
@@ -97,6 +101,7 @@ struct Inner {
     waited: AtomicU64,
     last_look: LastLook,
     optimizer: Optimizer,
+    sessions: Sessions,
 }
 
 impl Pool {
@@ -296,6 +301,16 @@ impl Pool {
         reservation::reserve(self, self.try_attempt(&request)?, n, Some(patience), Location::caller())
     }
 
+    /// Begins a piece of work that takes several slots and may wait for some of them: see [`Session`].
+    pub fn session(&self) -> Session {
+        Session::new(self)
+    }
+
+    /// Which sessions wait for which tiers (by their places in [`monitor`](Self::monitor)), and which hold slots of them.
+    pub fn waits_for(&self) -> WaitsFor {
+        self.inner.sessions.waits_for(&self.inner.rows)
+    }
+
     /// The tenant of that name, to be used in requests without another look-up. A comparison with each name.
     pub fn tenant(&self, name: &str) -> Option<Tenant> {
         self.inner.accounts.tenant(name)
@@ -453,6 +468,11 @@ impl Pool {
             }
             (_, Some(route)) => inner.rows[route.row].other_kind::<K>(),
         }
+    }
+
+    /// The place of the tier with that number.
+    fn row_index(&self, tier: u32) -> Option<usize> {
+        self.inner.rows.iter().position(|row| row.tier.id() == tier)
     }
 
     /// The row of the tier with that number.
