@@ -49,8 +49,9 @@ pub struct PoolBuilder {
     tenants: QuotaRules,
     /// Where the tenants stand in a configuration file.
     tenant_lines: Vec<Option<usize>>,
-    watermarks: Vec<(String, Watermarks)>,
-    breakers: Vec<(String, BreakerRules, Option<Alarm>)>,
+    /// Of which tier; and where it stands in a configuration file.
+    watermarks: Vec<(String, Watermarks, Option<usize>)>,
+    breakers: Vec<(String, BreakerRules, Option<Alarm>, Option<usize>)>,
     ageing: Duration,
     spill: Spill,
     overflow: Option<usize>,
@@ -80,6 +81,7 @@ pub struct MemoryTier {
     slots: usize,
     scrub: Scrub,
     watermarks: Option<Watermarks>,
+    breaker: Option<BreakerRules>,
     options: Vec<Options>,
     /// Where it stands in a configuration file.
     pub(super) line: Option<usize>,
@@ -100,6 +102,7 @@ impl MemoryTier {
             slots,
             scrub: Scrub::default(),
             watermarks: None,
+            breaker: None,
             options: Vec::new(),
             line: None,
         }
@@ -114,6 +117,12 @@ impl MemoryTier {
     /// What it keeps back for urgent requests. Default: nothing.
     pub fn watermarks(mut self, watermarks: Watermarks) -> Self {
         self.watermarks = Some(watermarks);
+        self
+    }
+
+    /// Its circuit breaker; see [`PoolBuilder::breaker`]. Default: none.
+    pub fn breaker(mut self, rules: BreakerRules) -> Self {
+        self.breaker = Some(rules);
         self
     }
 
@@ -189,14 +198,14 @@ impl PoolBuilder {
     /// What the tier of that name keeps back for urgent requests. Default: nothing. Of memory tiers
     /// [`MemoryTier::watermarks`] says it too.
     pub fn watermarks(mut self, tier: &str, watermarks: Watermarks) -> Self {
-        self.watermarks.push((tier.to_owned(), watermarks));
+        self.watermarks.push((tier.to_owned(), watermarks, None));
         self
     }
 
     /// A circuit breaker for the tier of that name: when too many of the requests that are routed to it fail or wait for too long, all are
     /// refused at once for a while, and then a few let pass to see. Default: none.
     pub fn breaker(mut self, tier: &str, rules: BreakerRules) -> Self {
-        self.breakers.push((tier.to_owned(), rules, None));
+        self.breakers.push((tier.to_owned(), rules, None, None));
         self
     }
 
@@ -207,7 +216,7 @@ impl PoolBuilder {
         rules: BreakerRules,
         on_event: impl Fn(&BreakerEvent) + Send + Sync + 'static,
     ) -> Self {
-        self.breakers.push((tier.to_owned(), rules, Some(Box::new(on_event))));
+        self.breakers.push((tier.to_owned(), rules, Some(Box::new(on_event)), None));
         self
     }
 
@@ -262,7 +271,8 @@ impl PoolBuilder {
         let sizes: Box<[usize]> = self.memory.iter().map(|tier| tier.bytes).collect();
         let mut rows = Vec::new();
         for tier in self.memory {
-            self.watermarks.extend(tier.watermarks.map(|watermarks| (tier.name.clone(), watermarks)));
+            self.watermarks.extend(tier.watermarks.map(|watermarks| (tier.name.clone(), watermarks, tier.line)));
+            self.breakers.extend(tier.breaker.clone().map(|rules| (tier.name.clone(), rules, None, tier.line)));
             let kind = TierKind::Memory { bytes: tier.bytes };
             rows.push(Row::new(Box::new(tier.build(self.reclaimer)?), kind));
         }
@@ -276,11 +286,11 @@ impl PoolBuilder {
         rows.extend(self.tiers.into_iter().map(|(tier, kind)| Row::new(tier, kind)));
         let accounts = Arc::new(accounts(&self.tenants, &self.tenant_lines, &rows)?);
         govern(&accounts, &mut rows, self.ageing)?;
-        for (tier, watermarks) in &self.watermarks {
-            keep_back(&rows, tier, *watermarks)?;
+        for (tier, watermarks, line) in &self.watermarks {
+            keep_back(&rows, tier, *watermarks).map_err(|why| at(*line, why))?;
         }
-        for (tier, rules, alarm) in self.breakers {
-            guard(&mut rows, tier, rules, alarm)?;
+        for (tier, rules, alarm, line) in self.breakers {
+            guard(&mut rows, tier, rules, alarm).map_err(|why| at(line, why))?;
         }
         let inner = Inner {
             routes: Routes::new(sizes, overflow, &rows, self.spill),

@@ -13,6 +13,8 @@ use super::Pool;
 use super::builder::{MemoryTier, PoolBuilder};
 use super::error::PoolError;
 use super::request::Spill;
+use crate::admission::breaker::rules::BreakerRules;
+use crate::admission::breaker::window::BreakerWindow;
 use crate::admission::priority::Watermarks;
 use crate::admission::tenants::{Limit, TenantRules};
 use crate::resource::memory::Scrub;
@@ -42,6 +44,7 @@ struct MemoryTable {
     min_slots: Option<usize>,
     scrub: Option<Scrub>,
     watermarks: Option<Watermarks>,
+    breaker: Option<BreakerTable>,
     reclaimer: Option<Who>,
     max_waiters: Option<usize>,
     barging: Option<Time>,
@@ -52,6 +55,51 @@ struct MemoryTable {
     idle_timeout: Option<Time>,
     rebuild_backoff: Option<[Time; 2]>,
     discard_on_panic: Option<bool>,
+}
+
+/// `breaker = { … }`; what is not said is as by default.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BreakerTable {
+    window: Option<WindowText>,
+    minimum_calls: Option<u32>,
+    failure_rate: Option<f64>,
+    slow_rate: Option<f64>,
+    slow_after: Option<Time>,
+    half_open_calls: Option<u32>,
+    half_open_limit: Option<Time>,
+    open_min: Option<Time>,
+    open_max: Option<Time>,
+}
+
+/// A window: `100` calls, or a time, `"10s"`.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "a number of calls, such as 100, or a time with its unit, such as \"10s\"")]
+enum WindowText {
+    Calls(u32),
+    Time(Time),
+}
+
+impl From<BreakerTable> for BreakerRules {
+    fn from(table: BreakerTable) -> Self {
+        let default = BreakerRules::default();
+        let time = |time: Option<Time>, default| time.map_or(default, |Time(time)| time);
+        BreakerRules {
+            window: match table.window {
+                Some(WindowText::Calls(calls)) => BreakerWindow::Calls(calls),
+                Some(WindowText::Time(Time(time))) => BreakerWindow::Time(time),
+                None => default.window,
+            },
+            minimum_calls: table.minimum_calls.unwrap_or(default.minimum_calls),
+            failure_rate: table.failure_rate.unwrap_or(default.failure_rate),
+            slow_rate: table.slow_rate.unwrap_or(default.slow_rate),
+            slow_after: time(table.slow_after, default.slow_after),
+            half_open_calls: table.half_open_calls.unwrap_or(default.half_open_calls),
+            half_open_limit: table.half_open_limit.map(|Time(time)| time).or(default.half_open_limit),
+            open_min: time(table.open_min, default.open_min),
+            open_max: time(table.open_max, default.open_max),
+        }
+    }
 }
 
 /// `[[tenant]]`
@@ -182,6 +230,9 @@ impl MemoryTable {
         let mut tier = MemoryTier::new(&self.name, self.bytes.0, self.slots).scrub(self.scrub.unwrap_or_default());
         if let Some(watermarks) = self.watermarks {
             tier = tier.watermarks(watermarks);
+        }
+        if let Some(breaker) = self.breaker {
+            tier = tier.breaker(breaker.into());
         }
         tier.line = Some(line);
         tier.with(move |mut tier| {
