@@ -79,6 +79,7 @@ pub use admission::breaker::window::BreakerWindow;
 pub use admission::breaker::word::BreakerState;
 pub use admission::breaker::{Breaker, Outcome, Pass};
 pub use admission::fairness::{DominantShares, FairQueue, jain_index};
+pub use admission::line::Fairness;
 pub use admission::order::{Holdings, OrderError, TierIndex};
 pub use admission::priority::{Priority, Watermarks};
 pub use admission::tenants::{Limit, QuotaError, QuotaRules, Tenant, TenantRules, Unit};

@@ -8,13 +8,13 @@ use std::future::Future;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Barrier, Mutex};
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use tierpool::{
-    AllocateError, BreakerRules, Lease, Limit, Memory, Pool, PoolError, Priority, Request, RequestError, TenantRules,
-    Tier, Unit, Watermarks,
+    AllocateError, BreakerRules, Fairness, Lease, Limit, Memory, Pool, PoolError, Priority, Request, RequestError,
+    TenantRules, Tier, Unit, Watermarks,
 };
 
 const FOR_EVER: Duration = Duration::from_secs(120);
@@ -445,6 +445,50 @@ fn turns_go_by_weight() {
     let order = order.into_inner().unwrap();
     let first = &order[..8];
     assert_eq!(first.matches('a').count(), 6, "three of four turns while both wait: {order}");
+}
+
+/// The paper's example (NSDI 2011): 9 processors and 18 units of memory; tasks of one tenant need <1, 4>, those of the other
+/// <3, 1>. Whoever waits for its next slot is served by dominant shares, and they end with three tasks and two.
+#[test]
+fn several_kinds_are_shared_by_dominant_shares() {
+    let tier = |name, slots| Tier::<u8>::builder(name).capacity(slots).build_with(|| 0).unwrap();
+    let pool = Pool::builder().tier(tier("cpu", 9)).tier(tier("mem", 18)).tenant("a").tenant("b");
+    let pool = pool.fairness(Fairness::DominantShares).ageing(FOR_EVER).build().unwrap();
+    let (cpu, mem) = (Request::<Memory>::of::<u8>("cpu"), Request::<Memory>::of::<u8>("mem"));
+    // All is taken, by nobody; each tenant waits with several futures for a processor, which decides.
+    let mut cpus: Vec<_> = (0..9).map(|_| pool.try_allocate(cpu).unwrap()).collect();
+    let mut waiting: Vec<_> = ["a", "b"]
+        .iter()
+        .flat_map(|name| (0..9).map(|_| (*name, Box::pin(pool.allocate_async(cpu.tenant(*name))))))
+        .collect();
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(waiting.iter_mut().all(|(_, future)| future.as_mut().poll(&mut context).is_pending()));
+    let mut held = Vec::new();
+    let (mut a, mut b) = (0, 0);
+    while let Some(one) = cpus.pop() {
+        drop(one);
+        let served = waiting.iter_mut().position(|(_, future)| match future.as_mut().poll(&mut context) {
+            Poll::Ready(lease) => {
+                held.push(lease.unwrap());
+                true
+            }
+            Poll::Pending => false,
+        });
+        let (name, _) = waiting.remove(served.expect("one is served"));
+        // Each processor of a task of A comes with four units of memory; the third of one of B with one.
+        let units = match name {
+            "a" => {
+                a += 1;
+                4
+            }
+            _ => {
+                b += 1;
+                usize::from(b % 3 == 1)
+            }
+        };
+        held.extend((0..units).map_while(|_| pool.try_allocate(mem.tenant(name)).ok()));
+    }
+    assert_eq!((a, b), (3, 6), "three tasks of one processor, two of three");
 }
 
 /// A tier whose slots are counted for the tenants of one pool is in no other that counts too.

@@ -199,6 +199,15 @@ impl DominantShares {
         self.change(tenant, amounts, u64::saturating_sub);
     }
 
+    /// It holds so much of each kind now, whatever was said before.
+    pub fn holds(&mut self, tenant: usize, amounts: impl IntoIterator<Item = u64>) {
+        let held = &mut self.held[tenant * self.capacities.len()..][..self.capacities.len()];
+        for ((held, total), amount) in held.iter_mut().zip(&mut self.total).zip(amounts) {
+            *total = total.saturating_sub(*held).saturating_add(amount);
+            *held = amount;
+        }
+    }
+
     fn change(&mut self, tenant: usize, amounts: &[u64], by: fn(u64, u64) -> u64) {
         let held = &mut self.held[tenant * self.capacities.len()..][..self.capacities.len()];
         for ((held, total), &amount) in held.iter_mut().zip(&mut self.total).zip(amounts) {

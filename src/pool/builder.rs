@@ -20,7 +20,7 @@ use super::{Inner, Pool};
 use crate::admission::breaker::Breaker;
 use crate::admission::breaker::report::BreakerEvent;
 use crate::admission::breaker::rules::BreakerRules;
-use crate::admission::line::Line;
+use crate::admission::line::{Fairness, Line};
 use crate::admission::priority::Watermarks;
 use crate::admission::quota::Accounts;
 use crate::admission::tenants::{Limit, QuotaRules, TenantRules};
@@ -53,6 +53,7 @@ pub struct PoolBuilder {
     watermarks: Vec<(String, Watermarks, Option<usize>)>,
     breakers: Vec<(String, BreakerRules, Option<Alarm>, Option<usize>)>,
     ageing: Duration,
+    fairness: Fairness,
     spill: Spill,
     overflow: Option<usize>,
     reclaimer: Reclaimer,
@@ -165,6 +166,7 @@ impl PoolBuilder {
             watermarks: Vec::new(),
             breakers: Vec::new(),
             ageing: AGEING,
+            fairness: Fairness::default(),
             spill: Spill::Refuse,
             overflow: None,
             reclaimer: Reclaimer::Manual,
@@ -217,6 +219,12 @@ impl PoolBuilder {
         on_event: impl Fn(&BreakerEvent) + Send + Sync + 'static,
     ) -> Self {
         self.breakers.push((tier.to_owned(), rules, Some(Box::new(on_event)), None));
+        self
+    }
+
+    /// Which of the tenants who wait within a priority is next. Default: [`Fairness::Turns`].
+    pub fn fairness(mut self, fairness: Fairness) -> Self {
+        self.fairness = fairness;
         self
     }
 
@@ -285,7 +293,7 @@ impl PoolBuilder {
         }
         rows.extend(self.tiers.into_iter().map(|(tier, kind)| Row::new(tier, kind)));
         let accounts = Arc::new(accounts(&self.tenants, &self.tenant_lines, &rows)?);
-        govern(&accounts, &mut rows, self.ageing)?;
+        govern(&accounts, &mut rows, self.ageing, self.fairness)?;
         for (tier, watermarks, line) in &self.watermarks {
             keep_back(&rows, tier, *watermarks).map_err(|why| at(*line, why))?;
         }
@@ -368,7 +376,8 @@ fn accounts(rules: &QuotaRules, lines: &[Option<usize>], rows: &[Row]) -> Result
 }
 
 /// Has the tiers count what tenants hold, and those who wait for them served in the order that the rules say.
-fn govern(accounts: &Arc<Accounts>, rows: &mut [Row], ageing: Duration) -> Result<(), PoolError> {
+fn govern(accounts: &Arc<Accounts>, rows: &mut [Row], ageing: Duration, fairness: Fairness) -> Result<(), PoolError> {
+    let slots: Vec<u64> = rows.iter().map(|row| row.tier.capacity() as u64).collect();
     let mut weights = vec![1];
     weights.extend(accounts.tenants().map(|tenant| accounts.weight(tenant)));
     let counts = weights.len() > 1;
@@ -383,7 +392,11 @@ fn govern(accounts: &Arc<Accounts>, rows: &mut [Row], ageing: Duration) -> Resul
         }
         // Beside another pool with tenants this one's requests are nobody's, and that one knows whose turn it is.
         if counts || core.life().accountant.get().is_none() {
-            core.waiting.set_order(Box::new(Line::new(&weights, ageing)));
+            let line = Line::new(&weights, ageing);
+            core.waiting.set_order(Box::new(match fairness {
+                Fairness::Turns => line,
+                Fairness::DominantShares => line.by_dominant_shares(Arc::clone(accounts), at, &slots, &weights),
+            }));
         }
     }
     Ok(())

@@ -15,6 +15,7 @@ use super::error::PoolError;
 use super::request::Spill;
 use crate::admission::breaker::rules::BreakerRules;
 use crate::admission::breaker::window::BreakerWindow;
+use crate::admission::line::Fairness;
 use crate::admission::priority::Watermarks;
 use crate::admission::tenants::{Limit, TenantRules};
 use crate::resource::memory::Scrub;
@@ -28,6 +29,7 @@ struct File {
     overflow: Option<usize>,
     reclaimer: Option<Who>,
     ageing: Option<Time>,
+    fairness: Option<Fairness>,
     #[serde(default)]
     memory: Vec<Spanned<MemoryTable>>,
     #[serde(default)]
@@ -305,6 +307,9 @@ impl PoolBuilder {
         }
         if let Some(slots) = file.overflow {
             self = self.overflow(slots);
+        }
+        if let Some(fairness) = file.fairness {
+            self = self.fairness(fairness);
         }
         if let Some(Time(ageing)) = file.ageing {
             self = self.ageing(ageing);

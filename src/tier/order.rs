@@ -14,15 +14,15 @@ pub(crate) struct Flow {
 
 /// Decides between flows. Called under the queue's lock: it must neither wait nor panic, nor run the program's code.
 pub(crate) trait Order: Send {
-    /// A flow in which nobody waited has somebody now.
-    fn arrives(&mut self, flow: Flow);
+    /// One more waits in the flow.
+    fn enters(&mut self, flow: Flow);
 
     /// Which of these is next. There is at least one; they are sorted.
     fn next(&mut self, flows: &[Flow]) -> usize;
 
+    /// One less waits in the flow: it has gone, or is about to be [served](Self::served).
+    fn leaves(&mut self, flow: Flow);
+
     /// The flow was given a slot.
     fn served(&mut self, flow: Flow);
-
-    /// Nobody is left in the flow.
-    fn leaves(&mut self, flow: Flow);
 }

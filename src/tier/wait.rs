@@ -212,12 +212,7 @@ impl Waiting {
     /// Whom to ask who is next, from now on.
     pub(crate) fn set_order(&self, mut order: Box<dyn Order>) {
         let mut queue = self.lock();
-        let mut last = None;
-        for &Rank { flow, .. } in queue.entries.keys() {
-            if last.replace(flow) != Some(flow) {
-                order.arrives(flow);
-            }
-        }
+        queue.entries.keys().for_each(|rank| order.enters(rank.flow));
         queue.order = Some(order);
     }
 
@@ -289,9 +284,7 @@ impl Queue {
     fn insert(&mut self, core: &Core, rank: Rank, entry: Entry) -> Duty {
         let alone = self.entries.is_empty();
         self.futures |= !entry.blocks;
-        if self.order.is_some() && !self.is_waited_in(rank.flow) {
-            self.order.iter_mut().for_each(|order| order.arrives(rank.flow));
-        }
+        self.order.iter_mut().for_each(|order| order.enters(rank.flow));
         self.entries.insert(rank, entry);
         self.idle = 0;
         core.waiting.len.store(self.entries.len(), Ordering::Relaxed);
@@ -333,15 +326,9 @@ impl Queue {
         }
     }
 
-    fn is_waited_in(&self, flow: Flow) -> bool {
-        self.entries.range(Rank { flow, ticket: 0 }..=Rank { flow, ticket: u64::MAX }).next().is_some()
-    }
-
     fn remove(&mut self, core: &Core, rank: Rank) -> Option<Entry> {
         let entry = self.entries.remove(&rank)?;
-        if self.order.is_some() && !self.is_waited_in(rank.flow) {
-            self.order.iter_mut().for_each(|order| order.leaves(rank.flow));
-        }
+        self.order.iter_mut().for_each(|order| order.leaves(rank.flow));
         core.waiting.len.store(self.entries.len(), Ordering::Relaxed);
         self.awake -= usize::from(entry.waker.is_none());
         Some(entry)
