@@ -10,7 +10,7 @@ use tierpool::internals::{Credits, Quotas};
 use tierpool::{Limit, QuotaRules, TenantRules};
 use tierpool_loom::{explore, spawn};
 
-/// Quotas of a tenant "a" and its child "b", and who holds how much: plain `std` atomics, which are the observer's.
+/// Quotas of a tenant "a" and its child "b", or of "a" alone, and who holds how much: plain `std` atomics, which are the observer's.
 struct Bench {
     quotas: Quotas,
     limit: usize,
@@ -19,9 +19,15 @@ struct Bench {
 
 impl Bench {
     fn new(limit: usize, owners: usize) -> Arc<Self> {
-        let rules = QuotaRules::new()
-            .tenant(TenantRules::new("a").hard(Limit::slots(limit as u64)))
-            .tenant(TenantRules::new("b").parent("a"));
+        Self::of(QuotaRules::new().tenant(TenantRules::new("b").parent("a")), limit, owners)
+    }
+
+    fn alone(limit: usize, owners: usize) -> Arc<Self> {
+        Self::of(QuotaRules::new(), limit, owners)
+    }
+
+    fn of(rules: QuotaRules, limit: usize, owners: usize) -> Arc<Self> {
+        let rules = rules.tenant(TenantRules::new("a").hard(Limit::slots(limit as u64)));
         Arc::new(Bench { quotas: Quotas::new(&rules, owners), limit, held: AtomicUsize::new(0) })
     }
 
@@ -37,6 +43,14 @@ impl Bench {
     fn give_back(&self, owner: usize, tenant: &str, batch: u32) {
         self.held.fetch_sub(1, SeqCst);
         self.quotas.give_back(owner, self.quotas.tenant(tenant), batch);
+    }
+
+    /// Charges the meters with `n` credits that nobody has: what a thread took, and let go of.
+    fn charge(&self, n: usize) {
+        for _ in 0..n {
+            assert!(self.take(0, "a", 0));
+            self.give_back(0, "a", 0);
+        }
     }
 
     /// What is there at a quiet point, wherever it is: the limit, less what is held.
@@ -126,13 +140,14 @@ fn the_last_credit_goes_to_one() {
     });
 }
 
-/// Two threads want a credit each, and there are two; each draws one more than it needs, if it can.
+/// Two threads want a credit each, and there are two, but both have been charged already.
 ///
-/// Guards that a refusal counts what is used, and nothing that others have at hand or are drawing.
+/// Guards that a refusal counts what is used, and nothing that others have let go of or are drawing.
 #[test]
 fn what_others_draw_is_not_used() {
     explore(2, || {
         let bench = Bench::new(2, 2);
+        bench.charge(2);
         let other = {
             let bench = Arc::clone(&bench);
             spawn(move || bench.take(1, "b", 1))
@@ -150,16 +165,17 @@ fn what_others_draw_is_not_used() {
 #[test]
 fn a_credit_that_moves_is_not_counted_twice() {
     explore(1, || {
-        let bench = Bench::new(2, 3);
-        assert!(bench.take(0, "b", 0));
+        let bench = Bench::alone(2, 3);
+        bench.charge(1);
+        assert!(bench.take(0, "a", 0));
         let mover = {
             let bench = Arc::clone(&bench);
             spawn(move || {
-                bench.give_back(0, "b", 1);
-                assert!(bench.take(1, "b", 0), "there is one for each");
+                bench.give_back(0, "a", 1);
+                assert!(bench.take(1, "a", 0), "there is one for each");
             })
         };
-        assert!(bench.take(2, "b", 0), "there is one for each");
+        assert!(bench.take(2, "a", 0), "there is one for each");
         mover.join().unwrap();
         bench.assert_conserved();
     });
@@ -195,7 +211,7 @@ fn a_credit_given_back_elsewhere_can_be_had() {
 #[test]
 fn a_lowered_limit_leaves_nothing_at_hand() {
     explore(3, || {
-        let bench = Bench::new(4, 1);
+        let bench = Bench::new(8, 1); // of which a draw takes two
         let changer = {
             let bench = Arc::clone(&bench);
             spawn(move || bench.quotas.set_limit(bench.quotas.tenant("a"), Limit::slots(1)))
