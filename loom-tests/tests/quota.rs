@@ -145,7 +145,7 @@ fn the_last_credit_goes_to_one() {
 /// Guards that a refusal counts what is used, and nothing that others have let go of or are drawing.
 #[test]
 fn what_others_draw_is_not_used() {
-    explore(2, || {
+    explore(1, || {
         let bench = Bench::new(2, 2);
         bench.charge(2);
         let other = {
@@ -207,7 +207,7 @@ fn a_credit_given_back_elsewhere_can_be_had() {
 
 /// A limit is lowered while a thread draws: afterwards it has nothing at hand beyond the new one.
 ///
-/// Guards the drain in `Accounts::set_limits`.
+/// Guards the drain in `Accounts::set_limits`, the heavy fence before it, and the light fence in `Accounts::draw`.
 #[test]
 fn a_lowered_limit_leaves_nothing_at_hand() {
     explore(3, || {

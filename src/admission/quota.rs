@@ -30,6 +30,10 @@
 //! it, and what is used leaves no room, that is the proof. A draw in flight counts as not used: to refuse on
 //! its account, one would have to know that it succeeds.
 //!
+//! # Limits that change
+//! Whoever lowers a limit stores it, makes a heavy fence and drains; a draw says that it is drawing, makes a light fence and reads the limits. So
+//! either the draw sees the new limit, or it is called off.
+//!
 //! # Soft limits
 //! When a tenant is refused that is within its soft limits, and below the account that refused it so are all its ancestors, that account is *wanted*
 //! for [`RECENTLY`]. While it is, nobody below it draws beyond a soft limit of its own or of an ancestor in between. What it has, it keeps.
@@ -327,6 +331,8 @@ impl Accounts {
         let tight_until = &self.accounts[tenant.index()].tight_until;
         let lowered = tight_until.load(Ordering::Relaxed);
         loop {
+            // Pairs with the heavy fence of who changes limits: either this sees the new ones, or the cell is found drawing.
+            fence.light();
             let mut most = least + u64::from(batch);
             for (at, unit, softly) in self.meters(tenant, now) {
                 let (price, meter) = (tier.price(unit), self.accounts[at.index()].meter(unit));
@@ -488,12 +494,15 @@ impl Accounts {
         });
         if is_within {
             self.accounts[by.index()].wanted_until.store(now + RECENTLY, Ordering::Relaxed);
-            self.tenants().filter(|&other| self.has_soft_limit(other, by)).for_each(|other| {
-                let tight_until = &self.accounts[other.index()].tight_until;
-                if tight_until.fetch_max(now + RECENTLY, Ordering::Relaxed) <= now {
-                    self.drain(other, None, fence);
-                }
-            });
+            let soft = || self.tenants().filter(|&other| self.has_soft_limit(other, by));
+            // Relaxed: the fence orders it.
+            let tighten = |other: Tenant| {
+                self.accounts[other.index()].tight_until.fetch_max(now + RECENTLY, Ordering::Relaxed) <= now
+            };
+            if soft().filter(|&other| tighten(other)).count() > 0 {
+                fence.heavy(); // pairs with the light fence in `draw`
+                soft().for_each(|other| self.drain(other, None, fence));
+            }
         }
     }
 
@@ -540,6 +549,7 @@ impl Accounts {
         account.set(hard, soft);
         let lowered = LOWERED + self.tickets.fetch_add(1, Ordering::Relaxed);
         account.below.iter().for_each(|at| self.accounts[at.index()].tight_until.store(lowered, Ordering::Relaxed));
+        fence.heavy(); // pairs with the light fence in `draw`
         self.drain(tenant, None, fence);
         Ok(())
     }

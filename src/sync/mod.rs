@@ -1,9 +1,9 @@
 //! The one door to atomics, fences, locks, parking and thread-locals: `std`'s in a normal build, loom's under `--cfg loom`,
 //! shuttle's if `--cfg shuttle` stands beside it.
 //!
-//! Every other file takes them from here, so what loom and shuttle explore is the code that ships. Four things are not
+//! Every other file takes them from here, so what loom and shuttle explore is the code that ships. Five things are not
 //! modelled, and are plain `std` in all builds: the coarse clock, the thread names, the registry of control
-//! blocks, and the counts of `Arc`s. They carry no guarantee of the architecture by their ordering.
+//! blocks, the making of purses, and the counts of `Arc`s. They carry no guarantee of the architecture by their ordering.
 
 pub(crate) mod arena;
 pub(crate) mod fence;
