@@ -48,6 +48,11 @@
 //! [`SharedLease`]s, and all that [`TierBuilder`] says of a value's life: checks, ages, cleaning, rebuilding with back-off,
 //! handles that expire, leaks that are reported, growth and shrinking. [`docs::leases`] tells which kind of ownership to take when.
 //!
+//! # Several tiers
+//! A [`Pool`] routes each [`Request`] to the smallest tier that fits, or to the one that it names: [`Memory`] for tenants who do not see each
+//! other's bytes, spilling over to larger tiers or to the system, groups without deadlock, reservations, rates, and growth by them. A
+//! [`Prepared`] request costs what its tier costs. [`docs::configuration`] lists every option, in code and in TOML.
+//!
 //! # When not to use it
 //! - The number of objects in use has no bound that you could name: use an allocator.
 //! - Objects of many sizes with short lives: use an arena (`bumpalo`) or an allocator.
@@ -57,7 +62,8 @@
 //! # Reading the source
 //! In the order of the layers, each of which knows only those before it: `sync` (atomics, the light and the heavy fence,
 //! memory that is never unmapped), `slot` (the state word, the header, the handle), `tier` (its `mod.rs` names its files in
-//! reading order). Beside them: [`clock`], `thread` (names for reports) and `error`.
+//! reading order), `resource` (what tiers of a pool hold), `admission` (who gets what), `pool`. Beside them: [`clock`], `thread` (names
+//! for reports) and `error`.
 
 mod admission;
 pub mod clock;
@@ -121,6 +127,8 @@ pub mod docs {
     pub mod architecture {}
     #[doc = include_str!("../docs/leases.md")]
     pub mod leases {}
+    #[doc = include_str!("../docs/configuration.md")]
+    pub mod configuration {}
     #[doc = include_str!("../docs/benchmarks.md")]
     pub mod benchmarks {}
 }

@@ -155,6 +155,27 @@ fn a_waiting_group_gets_what_is_released() {
     assert_eq!(free(&pool), [1, 1, 1]);
 }
 
+/// Holds them while others run into it.
+fn held<T>(leases: T) {
+    thread::yield_now();
+    drop(leases);
+}
+
+#[test]
+fn every_group_waits_for_the_same_tier_first() {
+    let pool = pool(1);
+    let (a, b) = pool.try_allocate_group((A, B)).unwrap();
+    let wakes = Arc::default();
+    let (mut one, mut other) = (pool.allocate_group_async((A, B)), pool.allocate_group_async(vec![B, A]));
+    assert!(poll(one.as_mut(), &wakes).is_pending() && poll(other.as_mut(), &wakes).is_pending());
+    assert_eq!((waiting(&pool, "a"), waiting(&pool, "b")), (2, 0));
+    drop((a, b));
+    let Poll::Ready(Ok(leases)) = poll(one.as_mut(), &wakes) else { panic!("both are free") };
+    assert!(poll(other.as_mut(), &wakes).is_pending());
+    drop(leases);
+    assert!(matches!(poll(other.as_mut(), &wakes), Poll::Ready(Ok(_))));
+}
+
 /// Groups that name their tiers in opposite orders would each hold what the other wants.
 #[test]
 fn opposite_orders_do_not_deadlock() {
@@ -166,10 +187,10 @@ fn opposite_orders_do_not_deadlock() {
             scope.spawn(move || {
                 for _ in 0..2000 {
                     match turn {
-                        0 => drop(pool.allocate_group((A, B)).unwrap()),
-                        1 => drop(pool.allocate_group((B, A)).unwrap()),
-                        2 => drop(pool.allocate_group((N, B, A)).unwrap()),
-                        _ => drop(pool.allocate_group(vec![B, A]).unwrap()),
+                        0 => held(pool.allocate_group((A, B)).unwrap()),
+                        1 => held(pool.allocate_group((B, A)).unwrap()),
+                        2 => held(pool.allocate_group((N, B, A)).unwrap()),
+                        _ => held(pool.allocate_group(vec![B, A]).unwrap()),
                     }
                 }
             });

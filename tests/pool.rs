@@ -415,10 +415,11 @@ fn futures_of_a_pool_run_under_tokio() {
 /// TORTURE 26: what a tenant has written is not seen by the next, whichever way it was written and released.
 #[test]
 fn tenant_data_is_not_seen_by_the_next_tenant() {
+    type Way = (&'static str, fn(&mut Memory));
     for scrub in [Scrub::OnChange, Scrub::AfterUse] {
         let tier = MemoryTier::new("m", 8192, 1).scrub(scrub);
         let pool = Pool::builder().memory_tier(tier).tenant("a").tenant("b").build().unwrap();
-        let ways: [(&str, fn(&mut Memory)); 5] = [
+        let ways: [Way; 5] = [
             ("a mutable view", |memory| memory.fill(7)),
             ("filling", |memory| memory.put_slice(&[7; 100])),
             ("a read into spare room", |memory| {

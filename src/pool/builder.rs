@@ -370,7 +370,8 @@ fn accounts(rules: &QuotaRules, lines: &[Option<usize>], rows: &[Row]) -> Result
         bytes: rows.iter().map(|row| slots(row).saturating_mul(row.bytes())).fold(0, u64::saturating_add),
     };
     Accounts::new(rules, capacity, &bytes_a_slot, MAX_MAGAZINES).map_err(|why| {
-        let line = rules.tenants.iter().zip(lines).find(|(tenant, _)| Some(&*tenant.name) == why.tenant());
+        // Of two with one name, the second is one too many.
+        let line = rules.tenants.iter().zip(lines).rfind(|(tenant, _)| Some(&*tenant.name) == why.tenant());
         at(line.and_then(|(_, line)| *line), why)
     })
 }

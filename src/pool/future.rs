@@ -81,7 +81,9 @@ impl<K: Send + 'static> Future for Allocation<'_, K> {
             }
             Poll::Ready(outcome) => {
                 let waited = start.elapsed();
-                attempt.pool.note_waited(waited);
+                if outcome.is_ok() {
+                    attempt.pool.note_waited(waited);
+                }
                 attempt.note(pass, outcome.as_ref().map(drop).map_err(|&why| why), waited);
                 Poll::Ready(match outcome {
                     Ok(lease) => attempt.accept(Paid::charge(paid, lease)),

@@ -21,7 +21,7 @@ pub struct ResourceStatus {
     pub tiers: Vec<TierStatus>,
     /// Refusals by tiers that were not the end of their request: it spilled over, or waited. A part of the tiers' `refusals`.
     pub absorbed: u64,
-    /// Nanoseconds that allocations have waited, all together, since the pool was built; those that wait now not yet.
+    /// Nanoseconds that allocations have waited that were served, all together, since the pool was built.
     pub waited_ns: u64,
 }
 

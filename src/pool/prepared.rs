@@ -230,7 +230,9 @@ impl<'p, K: Send + 'static> Attempt<'p, K> {
         let start = Instant::now();
         let outcome = allocate.wait_for(patience);
         let waited = start.elapsed();
-        self.pool.note_waited(waited);
+        if outcome.is_ok() {
+            self.pool.note_waited(waited);
+        }
         self.note(pass, outcome.as_ref().map(drop).map_err(|&why| why), waited);
         self.accept(Paid::charge(paid, outcome?))
     }
@@ -407,7 +409,7 @@ fn elsewhere<K: Send + 'static>(pool: &Pool, plan: &Plan, site: Site) -> Option<
 }
 
 impl Pool {
-    /// So much time went by before an allocation was served or refused.
+    /// An allocation was served after so much time.
     pub(super) fn note_waited(&self, time: Duration) {
         let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         self.inner.waited.fetch_add(nanoseconds, Ordering::Relaxed);
