@@ -429,16 +429,14 @@ fn turns_go_by_weight() {
     let held = pool.try_allocate(request()).unwrap();
     let order = Mutex::new(String::new());
     thread::scope(|scope| {
-        let mut waiting = 0;
-        for name in ["a", "b"].into_iter().cycle().take(16) {
+        for (waiting, name) in ["a", "b"].into_iter().cycle().take(16).enumerate() {
             let (pool, order) = (&pool, &order);
             scope.spawn(move || {
                 let lease = pool.allocate(request().tenant(name)).unwrap();
                 order.lock().unwrap().push_str(name);
                 drop(lease);
             });
-            waiting += 1;
-            wait_until("it waits", || pool.monitor().tiers[0].snapshot.waiting == waiting);
+            wait_until("it waits", || pool.monitor().tiers[0].snapshot.waiting == waiting + 1);
         }
         drop(held);
     });
