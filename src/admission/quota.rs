@@ -474,6 +474,21 @@ impl Accounts {
         used.saturating_sub(self.tiers[tier].waiting[tenant.index()].load(Ordering::Relaxed))
     }
 
+    /// Owner: whether the purse need not be tight any more; then it is not.
+    pub(crate) fn may_relax(&self, purse: &Purse, now: u64) -> bool {
+        purse.relax();
+        let tight = self.accounts.iter().any(|account| account.tight_until.load(Ordering::Relaxed) > now);
+        if tight {
+            purse.tighten();
+        }
+        !tight
+    }
+
+    /// What comes back into any purse is to be looked at.
+    fn tighten(&self) {
+        self.tiers.iter().flat_map(|tier| tier.purses.all()).for_each(Purse::tighten);
+    }
+
     /// `n` slots of `tenant` are back, into its cell in the purse of the calling thread, which keeps `batch` credits or, when it is
     /// tight, none.
     #[inline(always)]
@@ -500,6 +515,7 @@ impl Accounts {
                 self.accounts[other.index()].tight_until.fetch_max(now + RECENTLY, Ordering::Relaxed) <= now
             };
             if soft().filter(|&other| tighten(other)).count() > 0 {
+                self.tighten();
                 fence.heavy(); // pairs with the light fence in `draw`
                 soft().for_each(|other| self.drain(other, None, fence));
             }
@@ -549,6 +565,7 @@ impl Accounts {
         account.set(hard, soft);
         let lowered = LOWERED + self.tickets.fetch_add(1, Ordering::Relaxed);
         account.below.iter().for_each(|at| self.accounts[at.index()].tight_until.store(lowered, Ordering::Relaxed));
+        self.tighten();
         fence.heavy(); // pairs with the light fence in `draw`
         self.drain(tenant, None, fence);
         Ok(())

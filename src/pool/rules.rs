@@ -10,15 +10,12 @@ use super::error::{RequestError, ShortName};
 use crate::admission::quota::{Accounts, Refused};
 use crate::admission::tenants::Tenant;
 use crate::clock;
-use crate::tier::account::Accountant;
+use crate::tier::account::{self, Accountant};
 use crate::tier::allocate::Caller;
 use crate::tier::attach;
 use crate::tier::core::Core;
-use crate::tier::credit::Drawing;
+use crate::tier::credit::{Drawing, KEEP};
 use crate::tier::lease::Lease;
-
-/// Credits that a purse keeps; twice as many before it lets go of some.
-const BATCH: u32 = 16;
 
 /// The accounts, for one tier.
 pub(super) struct Books {
@@ -31,8 +28,14 @@ impl Accountant for Books {
     fn give_back(&self, account: u16, magazine: Option<usize>) {
         let (Books { accounts, row }, tenant) = (self, Tenant(account));
         let purse = magazine.and_then(|magazine| accounts.purse(*row, magazine));
+        if let Some(purse) = purse
+            && accounts.may_relax(purse, clock::ticks())
+            && purse.give_back(tenant.index())
+        {
+            return;
+        }
         match purse.and_then(|purse| purse.cell(tenant.index())) {
-            Some(cell) => accounts.give_back(tenant, cell, 1, BATCH, clock::ticks),
+            Some(cell) => accounts.give_back(tenant, cell, 1, KEEP, clock::ticks),
             None => accounts.give_back_by_anybody(*row, tenant, 1),
         }
     }
@@ -50,7 +53,7 @@ impl Books {
     #[inline(always)]
     pub(super) fn pay(&self, core: &'static Core, caller: &Caller, tenant: Tenant, n: u32) -> Result<(), Refused> {
         if let Some(magazine) = caller.magazine
-            && let Some(purse) = self.accounts.purse(self.row, core.number_of(magazine))
+            && let Some(purse) = account::purse(magazine)
             && let Some(cell) = purse.cell(tenant.index())
         {
             return match cell.take(n, core.fence) {
@@ -65,7 +68,7 @@ impl Books {
     #[inline(never)]
     fn draw(&self, core: &'static Core, tenant: Tenant, drawing: Drawing<'_>) -> Result<(), Refused> {
         clock::tick();
-        self.accounts.draw(self.row, tenant, drawing, BATCH, core.fence, clock::ticks())
+        self.accounts.draw(self.row, tenant, drawing, KEEP, core.fence, clock::ticks())
     }
 
     /// The first time that a thread meets the tier, or because it gets no magazine any more.
@@ -74,6 +77,9 @@ impl Books {
     fn pay_without_magazine(&self, core: &'static Core, tenant: Tenant, n: u32) -> Result<(), Refused> {
         let magazine = attach::attach(core);
         let purse = magazine.and_then(|magazine| self.accounts.purse(self.row, core.number_of(magazine)));
+        if let (Some(magazine), Some(purse)) = (magazine, purse) {
+            account::set_purse(magazine, purse);
+        }
         let lent = if purse.is_none() { self.accounts.lend(self.row) } else { None };
         match purse.or(lent.as_deref()).and_then(|purse| purse.cell(tenant.index())) {
             Some(cell) => match cell.take(n, core.fence) {

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use super::core::{Core, flags};
+use super::credit::Purse;
 use super::magazine::Magazine;
 use crate::sync::Ordering;
 
@@ -40,11 +41,31 @@ pub(crate) fn settle(core: &Core, magazine: Option<&Magazine>, index: u32) {
 #[inline(never)]
 pub(crate) fn give_back(core: &Core, magazine: Option<&Magazine>, index: u32) {
     let account = core.header(index).take_account();
-    if account != 0
-        && let Some(accountant) = core.life().accountant.get()
-    {
+    let paid = account == 0 || magazine.and_then(purse).is_some_and(|purse| purse.give_back(account.into()));
+    if !paid {
+        tell(core, magazine, account);
+    }
+}
+
+#[cold]
+fn tell(core: &Core, magazine: Option<&Magazine>, account: u16) {
+    if let Some(accountant) = core.life().accountant.get() {
         accountant.give_back(account, magazine.map(|magazine| core.number_of(magazine)));
     }
+}
+
+/// The credits at hand for a magazine's owner, once they were [set](set_purse): for the owner, who holds a slot or has a
+/// [`Tier`](super::Tier) of what lives in the block, for as long as that is so.
+#[inline(always)]
+pub(crate) fn purse(magazine: &Magazine) -> Option<&Purse> {
+    // SAFETY: null, or a purse of the accountant of the tier that lives in the block: it is cleared before another tier
+    // moves in, and the accountant lasts as long as the tier, which the caller's slot or `Tier` keeps from ending.
+    unsafe { magazine.purse.load(Ordering::Relaxed).as_ref() }
+}
+
+/// For the owner, as above: that is its purse from now on. It belongs to the tier's accountant.
+pub(crate) fn set_purse(magazine: &Magazine, purse: &Purse) {
+    magazine.purse.store(std::ptr::from_ref(purse).cast_mut(), Ordering::Relaxed);
 }
 
 /// Whose account a slot is held on.

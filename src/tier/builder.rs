@@ -429,7 +429,7 @@ impl<T: Send + 'static> Unopened<T> {
         core.deadline.store(u64::MAX, Ordering::Relaxed);
         core.due.store(u64::MAX, Ordering::Relaxed);
         // Pins of the tier that lived here before can only have been forgotten.
-        core.magazines().iter().for_each(Magazine::forget_pins);
+        core.magazines().iter().for_each(Magazine::forget);
         core.unlisted_pins.store(0, Ordering::Relaxed);
         core.limbo.clear();
         core.pass.clear();

@@ -336,18 +336,51 @@ impl<'a> Drain<'a> {
     }
 }
 
+/// Credits that a cell keeps when some come back; twice as many before it lets go of any.
+pub(crate) const KEEP: u32 = 16;
+
 /// The cells of one thread in one tier: an array, whose index means something to whoever counts by it.
-pub(crate) struct Purse(Box<[Cell]>);
+pub(crate) struct Purse {
+    cells: Box<[Cell]>,
+    /// Whether some cell may have to let go of all that comes back.
+    tight: AtomicBool,
+}
 
 impl Purse {
+    /// Tight at first: it may come after whoever has just made all others so.
     fn new(cells: usize) -> Self {
-        Purse((0..cells).map(|_| Cell::new()).collect())
+        Purse { cells: (0..cells).map(|_| Cell::new()).collect(), tight: AtomicBool::new(true) }
     }
 
     /// The cell for whatever has that index.
     #[inline(always)]
     pub(crate) fn cell(&self, index: usize) -> Option<&Cell> {
-        self.0.get(index)
+        self.cells.get(index)
+    }
+
+    /// Owner: a credit back into the cell with that index, unless the purse is tight: then false, and nothing is done.
+    #[inline(always)]
+    pub(crate) fn give_back(&self, index: usize) -> bool {
+        // Relaxed: it takes effect as soon as it is seen.
+        if self.tight.load(Ordering::Relaxed) {
+            return false;
+        }
+        let Some(cell) = self.cell(index) else { return false };
+        cell.give_back(1);
+        cell.trim(KEEP);
+        true
+    }
+
+    /// Anybody: what comes back is for whoever keeps the accounts to see, from when this is seen.
+    pub(crate) fn tighten(&self) {
+        // Release: pairs with the Acquire in `relax`; why it is tight comes before.
+        self.tight.store(true, Ordering::Release);
+    }
+
+    /// Owner: it is tight no more, if it is still found, after this, that there is no reason for it.
+    pub(crate) fn relax(&self) {
+        // AcqRel: Acquire pairs with the Release in `tighten`; its reason is seen, or it comes after this.
+        self.tight.swap(false, Ordering::AcqRel);
     }
 }
 
@@ -411,6 +444,13 @@ impl Purses {
         // Release: pairs with the Acquire in `cells`; the purse is counted before it holds anything.
         self.used.fetch_max(at + 1, Ordering::Release);
         Some(purse)
+    }
+
+    /// Every purse.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Purse> {
+        // Acquire: as in `cells`. A purse that is made after that is tight.
+        let used = self.used.load(Ordering::Acquire);
+        self.purses[..used].iter().filter_map(OnceLock::get)
     }
 
     /// Every cell with that index.

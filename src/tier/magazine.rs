@@ -11,11 +11,12 @@
 //! Magazines are Bonwick's ("Magazines and Vmem", USENIX 2001), holding hints instead of objects.
 
 use super::core::Core;
+use super::credit::Purse;
 use super::depot::BATCH;
 use super::pin::Pins;
 use crate::slot::word::{State, Word};
 use crate::sync::arena::Zeroed;
-use crate::sync::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 /// Hints that a magazine holds.
 pub(crate) const MAGAZINE: usize = if cfg!(loom) { 2 } else { 64 };
@@ -63,6 +64,8 @@ pub(crate) struct Magazine {
     refused: AtomicU64,
     /// Not 0 while a bulk release is in flight, whose slots have no marks of their own.
     bulk: AtomicU32,
+    /// Where the owner has its credits, once it has; see [`account`](super::account).
+    pub(super) purse: AtomicPtr<Purse>,
     /// The owner's pins.
     pub(crate) pins: Pins,
     entries: [Entry; MAGAZINE],
@@ -81,6 +84,7 @@ unsafe impl Zeroed for Magazine {
             moved: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             bulk: AtomicU32::new(0),
+            purse: AtomicPtr::new(std::ptr::null_mut()),
             pins: Pins::none(),
             entries: std::array::from_fn(|_| Entry { word: AtomicU64::new(0), index: AtomicU64::new(0) }),
         }
@@ -260,8 +264,9 @@ impl Magazine {
         self.owner.store(0, Ordering::Release);
     }
 
-    /// A new tier moves in, of which nobody has a pin yet.
-    pub(crate) fn forget_pins(&self) {
+    /// A new tier moves in, of which nobody has a pin or a credit yet.
+    pub(crate) fn forget(&self) {
+        self.purse.store(std::ptr::null_mut(), Ordering::Relaxed);
         if self.pins.forget() {
             self.give_up();
         }
