@@ -33,14 +33,19 @@ pub(crate) fn appoint(core: &Core, accountant: Arc<dyn Accountant>) -> bool {
 #[inline]
 pub(crate) fn settle(core: &Core, magazine: Option<&Magazine>, index: u32) {
     if core.flags.load(Ordering::Relaxed) & flags::GOVERNED != 0 {
-        give_back(core, magazine, index);
+        give_back(core, magazine, core.header(index).take_account());
     }
 }
 
-/// The same, where it is known that there may be something.
+/// The same on the hot path, where it is known that there may be something, and where the slot is free or buried next: so
+/// the header need not forget.
 #[inline(never)]
-pub(crate) fn give_back(core: &Core, magazine: Option<&Magazine>, index: u32) {
-    let account = core.header(index).take_account();
+pub(crate) fn settle_last(core: &Core, magazine: &Magazine, index: u32) {
+    give_back(core, Some(magazine), core.header(index).account());
+}
+
+#[inline(always)]
+fn give_back(core: &Core, magazine: Option<&Magazine>, account: u16) {
     let paid = account == 0 || magazine.and_then(purse).is_some_and(|purse| purse.give_back(account.into()));
     if !paid {
         tell(core, magazine, account);

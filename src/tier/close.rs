@@ -120,7 +120,9 @@ fn end_value<T: 'static>(core: &'static Core, index: u32, was: Word) -> Result<(
     if was.is(State::Counted) {
         scarcity::count_claim(core);
     }
-    account::settle(core, attach::current(core), index);
+    if was.state().is_held() {
+        account::settle(core, attach::current(core), index);
+    }
     // SAFETY: this value has not been counted out of `live`, so the tier (of `T`s, as the caller's type says) has not
     // ended; the exchange made the slot ours, and from an idle state with a value.
     unsafe { Payload::<T>::of(core).drop_value(index) }
