@@ -64,6 +64,8 @@ pub struct Exhausted {
     pub most_held_by: Option<&'static Location<'static>>,
     /// How many slots that line held then.
     pub most_held: usize,
+    /// Slots that are kept for more urgent requests.
+    pub reserved: usize,
     /// Threads and futures that wait for a slot.
     pub waiting: usize,
 }
@@ -75,6 +77,9 @@ impl fmt::Display for Exhausted {
             write!(f, " for {} of the {} wanted", self.wanted - self.free, self.wanted)?;
         }
         write!(f, ": all {} are held", self.capacity - self.absent.min(self.capacity))?;
+        if self.reserved > 0 {
+            write!(f, " or kept for more urgent requests ({})", self.reserved)?;
+        }
         if self.quarantined > 0 {
             write!(f, " or out of service ({})", self.quarantined)?;
         }

@@ -71,7 +71,8 @@ fn each_priority_leaves_its_mark() {
         drop(held.pop());
         let now = pool.monitor().tiers[0].snapshot;
         assert_eq!((now.free, now.reserved), (0, n));
-        assert!(take(Priority::Low).is_err(), "the reserve comes first");
+        let error = take(Priority::Low).expect_err("the reserve comes first");
+        assert!(error.to_string().contains(&format!("kept for more urgent requests ({n})")), "{error}");
     }
     drop(held.pop());
     drop(take(Priority::Low).expect("the reserve is full"));
@@ -143,6 +144,7 @@ fn watermarks_change_at_run_time() {
     drop(all);
     let now = pool.monitor().tiers[0].snapshot;
     assert_eq!((now.free, now.reserved), (7, 1));
+    assert_eq!((now.allocations, now.releases), (14, 14), "setting slots apart is no use of them");
     let error = pool.set_watermarks("buffers", Watermarks { min: 2, low: 1, high: 3 }).unwrap_err();
     assert!(error.to_string().contains("`min` is above `low`"), "{error}");
     assert!(matches!(pool.set_watermarks("none", Watermarks::default()), Err(PoolError::UnknownTier { .. })));

@@ -33,7 +33,8 @@ impl Priority {
 /// [`Critical`](Priority::Critical) requests may have the last slot; [`High`](Priority::High) ones leave `min` slots free,
 /// [`Normal`](Priority::Normal) ones `low`, [`Low`](Priority::Low) ones `high`. The `high` slots are set apart, and a release
 /// fills them up again before anything else; so it is exact to the slot, and costs the others nothing as long as nobody has
-/// taken of them. Allocations from the tier itself, past the pool, count as `Normal`.
+/// taken of them. Allocations from the tier itself, past the pool, count as `Normal`;
+/// and however long somebody has waited, he gets no slot that his priority has to leave.
 ///
 /// ```
 /// use tierpool::{MemoryTier, Pool, Priority, Request, Watermarks};

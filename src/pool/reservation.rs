@@ -13,6 +13,7 @@ use super::rules::Paid;
 use crate::error::HandleError;
 use crate::slot::handle::Handle;
 use crate::slot::header::Site;
+use crate::slot::label::Label;
 use crate::sync::{AtomicUsize, Ordering};
 use crate::tier::Tier;
 use crate::tier::bulk::Leases;
@@ -94,7 +95,8 @@ fn take<'p, K: Send + 'static>(
         None => None,
     };
     let mut leases = Leases::new();
-    tier.allocate_into(&mut leases, n, site)?;
+    // Each is put on the account when it is detached.
+    tier.allocate_into(&mut leases, n, site, Label { account: 0, ..plan.label })?;
     Ok((leases, paid))
 }
 

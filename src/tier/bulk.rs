@@ -86,6 +86,7 @@ pub(crate) unsafe fn allocate_into<T: 'static>(
     leases: &mut Leases<T>,
     n: usize,
     site: Site,
+    label: Label,
 ) -> Result<(), AllocateError> {
     assert!(
         leases.held.is_empty() || leases.core.is_some_and(|of| std::ptr::eq(of, core)),
@@ -101,7 +102,7 @@ pub(crate) unsafe fn allocate_into<T: 'static>(
     if core.flags.load(Ordering::Relaxed) & flags::WATCHES_PANICS != 0 {
         leases.born_in_panic = std::thread::panicking();
     }
-    let mut caller = Caller { site, label: Label::NONE, magazine: attach::current(core) };
+    let mut caller = Caller { site, label, magazine: attach::current(core) };
     let end = before + n;
     while leases.held.len() < end {
         if let Some(magazine) = caller.magazine

@@ -180,7 +180,7 @@ impl<T: Send + 'static> Tier<T> {
     #[track_caller]
     pub fn try_allocate_many(&self, n: usize) -> Result<Leases<T>, AllocateError> {
         let mut leases = Leases::new();
-        self.allocate_into(&mut leases, n, Location::caller())?;
+        self.allocate_into(&mut leases, n, Location::caller(), Label::NONE)?;
         Ok(leases)
     }
 
@@ -193,12 +193,18 @@ impl<T: Send + 'static> Tier<T> {
     /// If the buffer holds slots of another tier.
     #[track_caller]
     pub fn try_allocate_into(&self, leases: &mut Leases<T>, n: usize) -> Result<(), AllocateError> {
-        self.allocate_into(leases, n, Location::caller())
+        self.allocate_into(leases, n, Location::caller(), Label::NONE)
     }
 
-    pub(crate) fn allocate_into(&self, leases: &mut Leases<T>, n: usize, site: Site) -> Result<(), AllocateError> {
+    pub(crate) fn allocate_into(
+        &self,
+        leases: &mut Leases<T>,
+        n: usize,
+        site: Site,
+        label: Label,
+    ) -> Result<(), AllocateError> {
         // SAFETY: the core is that of a `Tier<T>`.
-        unsafe { bulk::allocate_into(self.core, leases, n, site) }
+        unsafe { bulk::allocate_into(self.core, leases, n, site, label) }
     }
 
     /// A magazine of one's own, for a hot loop or a short-lived thread; see [`Local`].

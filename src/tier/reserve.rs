@@ -20,15 +20,17 @@
 //!
 //! The marks are Linux's watermarks (min, low, high) for zones of memory, as a partition.
 
+use std::sync::PoisonError;
+
 use super::allocate::{Caller, Taken, take_aside};
 use super::chain::Chain;
 use super::core::{Core, flags};
 use super::values::Panic;
-use super::{close, wait};
+use super::{close, release, wait};
 use crate::slot::header::{Note, Site};
 use crate::slot::label::CLASSES;
 use crate::slot::word::{State, Word};
-use crate::sync::{AtomicI64, AtomicU32, AtomicU64, Ordering};
+use crate::sync::{AtomicI64, AtomicU32, AtomicU64, Mutex, Ordering};
 
 /// How many slots each class leaves in the reserve, the least urgent first. Each is at most the one before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -51,6 +53,8 @@ pub(crate) struct Reserve {
     /// How many releases are to put their slot here; below zero: how many slots that are taken need not be replaced.
     due: AtomicI64,
     marks: [AtomicU32; CLASSES],
+    /// Held while marks are replaced, and while nothing else is done.
+    changing: Mutex<()>,
 }
 
 /// The stock at some moment. Equal stocks: nothing was put in or taken between the two readings.
@@ -64,6 +68,7 @@ impl Reserve {
             stock: AtomicU64::new(0),
             due: AtomicI64::new(0),
             marks: std::array::from_fn(|_| AtomicU32::new(0)),
+            changing: Mutex::new(()),
         }
     }
 
@@ -78,6 +83,11 @@ impl Reserve {
     /// Acquire: pairs with the Release in `put` and in `right`.
     pub(crate) fn stock(&self) -> Stock {
         Stock(self.stock.load(Ordering::Acquire))
+    }
+
+    /// How many slots may be taken, by whoever may have the last.
+    pub(crate) fn len(&self) -> usize {
+        self.stock.load(Ordering::Relaxed) as u32 as usize
     }
 
     /// The right to a slot, if more are left than `mark`.
@@ -202,41 +212,46 @@ fn put(core: &Core, taken: Taken, site: Option<Site>) -> Word {
 }
 
 /// How many slots each class leaves from now on. Slots that are free are reserved at once, and for the others releases; slots
-/// that need not be reserved any more are given back. The caller has a `Tier`, and no other changes the marks.
+/// that need not be reserved any more are given back. The caller has a `Tier`.
 pub(crate) fn set_marks(core: &'static Core, marks: Marks) -> Result<(), Panic> {
+    core.flags.fetch_or(flags::RESERVES, Ordering::Relaxed);
+    let changing = core.reserve.changing.lock().unwrap_or_else(PoisonError::into_inner);
     let old = Marks(std::array::from_fn(|class| core.reserve.marks[class].load(Ordering::Relaxed)));
     for (mark, now) in core.reserve.marks.iter().zip(marks.0) {
         mark.store(now, Ordering::Relaxed);
     }
-    core.flags.fetch_or(flags::RESERVES, Ordering::Relaxed);
-    let grown = marks.size().saturating_sub(old.size());
-    if grown > 0 {
-        owe(core, grown.into());
-        for index in (0..core.headers().len() as u32).rev() {
-            let free = core.header(index).word();
-            if let Some(taken) = take_aside(core, index, free) {
-                // SAFETY: the slot is free with its value and was taken aside; `give_back` is this tier's, and puts it
-                // into the reserve if that is due.
-                unsafe { (core.incarnation().give_back)(core, taken, None) }?;
-                if core.reserve.due.load(Ordering::Relaxed) <= 0 {
-                    break;
-                }
-            }
+    if marks.size() >= old.size() {
+        owe(core, (marks.size() - old.size()).into());
+    } else {
+        core.reserve.due.fetch_sub((old.size() - marks.size()).into(), Ordering::Relaxed);
+    }
+    drop(changing);
+    for index in (0..core.headers().len() as u32).rev() {
+        if core.reserve.due.load(Ordering::Relaxed) <= 0 {
+            break;
+        }
+        if let Some(taken) = take_aside(core, index, core.header(index).word()) {
+            give_back(core, taken)?;
         }
     }
-    core.reserve.due.fetch_sub(old.size().saturating_sub(marks.size()).into(), Ordering::Relaxed);
     while core.reserve.surplus() {
-        let Some(taken) = take_out(core, 0) else {
+        let Some(Taken { word, index }) = take_out(core, 0) else {
             // All are in urgent hands: those who took them find that nothing is due for them.
             core.reserve.due.fetch_sub(1, Ordering::Relaxed);
             break;
         };
-        let aside = taken.word.to(State::Maintenance);
-        if core.header(taken.index).compare_exchange(taken.word, aside) {
-            // SAFETY: the slot was reserved with its value and is now the caller's; `give_back` is this tier's.
-            unsafe { (core.incarnation().give_back)(core, Taken { word: aside, index: taken.index }, None) }?;
+        let aside = word.to(State::Maintenance);
+        if core.header(index).compare_exchange(word, aside) {
+            give_back(core, Taken { word: aside, index })?;
         }
     }
     // Somebody who waits may now go below what was his mark.
     wait::attend(core, None)
+}
+
+/// A slot that was taken aside goes to the reserve if that is due, and else to all. Counts as no release.
+fn give_back(core: &'static Core, taken: Taken) -> Result<(), Panic> {
+    release::uncount(core);
+    // SAFETY: the caller holds the slot, with its value as it was when it was free or reserved; `give_back` is this tier's.
+    unsafe { (core.incarnation().give_back)(core, taken, None) }
 }

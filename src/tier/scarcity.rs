@@ -235,6 +235,7 @@ pub(crate) fn why(core: &Core, magazine: Option<&Magazine>, wanted: usize, free:
         absent: core.absent.load(Ordering::Relaxed),
         most_held_by: core.most_held_by(),
         most_held: core.most_held.load(Ordering::Relaxed),
+        reserved: core.reserve.len(),
         waiting: core.waiting.len(),
     })
 }
