@@ -4,58 +4,13 @@
 
 mod common;
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::Poll;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use common::waiting::{FOR_EVER, Watchdog, poll, wait_until};
 use tierpool::{AllocateError, Lease, Memory, Pool, Request, RequestError, Spill, Tier};
-
-/// Longer than any wait here takes on a slow machine: a test that needs it has failed.
-const FOR_EVER: Duration = Duration::from_secs(120);
-
-/// Ends the process if the test hangs, so that a deadlock fails instead of standing still.
-struct Watchdog(Arc<AtomicBool>);
-
-impl Watchdog {
-    fn new(name: &'static str) -> Self {
-        let done = Arc::new(AtomicBool::new(false));
-        let seen = Arc::clone(&done);
-        thread::spawn(move || {
-            let start = Instant::now();
-            while !seen.load(Ordering::SeqCst) {
-                if start.elapsed() > FOR_EVER {
-                    eprintln!("{name} hangs: a deadlock, or a wake-up that was lost");
-                    std::process::abort();
-                }
-                thread::sleep(Duration::from_millis(50));
-            }
-        });
-        Watchdog(done)
-    }
-}
-
-impl Drop for Watchdog {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::SeqCst);
-    }
-}
-
-#[derive(Default)]
-struct Wakes(AtomicUsize);
-
-impl Wake for Wakes {
-    fn wake(self: Arc<Self>) {
-        self.0.fetch_add(1, Ordering::SeqCst);
-    }
-}
-
-fn poll<F: Future + ?Sized>(future: Pin<&mut F>, wakes: &Arc<Wakes>) -> Poll<F::Output> {
-    future.poll(&mut Context::from_waker(&Waker::from(Arc::clone(wakes))))
-}
 
 /// Tiers of so many slots each: "a" of 64 bytes, "b" of 128, and "n" of numbers.
 fn pool(slots: usize) -> Pool {
@@ -73,14 +28,6 @@ fn free(pool: &Pool) -> Vec<usize> {
 
 fn waiting(pool: &Pool, tier: &str) -> usize {
     pool.monitor().tier(tier).unwrap().snapshot.waiting
-}
-
-fn wait_until(what: &str, done: impl Fn() -> bool) {
-    let start = Instant::now();
-    while !done() {
-        assert!(start.elapsed() < FOR_EVER, "waited in vain: {what}");
-        thread::sleep(Duration::from_millis(1));
-    }
 }
 
 #[test]

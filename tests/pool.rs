@@ -4,22 +4,19 @@
 
 mod common;
 
-use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::Poll;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use common::waiting::{FOR_EVER, Wakes, block_on, poll, wait_until};
 use common::{accounted, panics};
 use tierpool::{
     AllocateError, AsyncResourcePool, Decision, Memory, MemoryTier, Pool, PoolError, QuotaError, Reason, Request,
     RequestError, Resource, ResourcePool, ResourceRequest, Scrub, Spill, Tenant, Tier, TierKind, TierMetrics,
 };
-
-/// Longer than any wait here takes on a slow machine: a test that needs it has failed.
-const FOR_EVER: Duration = Duration::from_secs(120);
 
 /// Three sizes of two slots each, and a tier of numbers.
 fn pool() -> Pool {
@@ -41,45 +38,6 @@ fn served_by(lease: &tierpool::Lease<Memory>) -> usize {
 
 fn free(pool: &Pool, tier: &str) -> usize {
     pool.monitor().tier(tier).unwrap().snapshot.free
-}
-
-#[derive(Default)]
-struct Wakes(AtomicUsize);
-
-impl Wake for Wakes {
-    fn wake(self: Arc<Self>) {
-        self.0.fetch_add(1, Ordering::SeqCst);
-    }
-}
-
-fn poll<F: Future + ?Sized>(future: Pin<&mut F>, wakes: &Arc<Wakes>) -> Poll<F::Output> {
-    future.poll(&mut Context::from_waker(&Waker::from(Arc::clone(wakes))))
-}
-
-/// Polls until the result is there, parking in between: the smallest executor.
-fn block_on<F: Future>(future: F) -> F::Output {
-    struct Unpark(thread::Thread);
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-    let mut future = pin!(future);
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
-    loop {
-        if let Poll::Ready(result) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
-            return result;
-        }
-        thread::park();
-    }
-}
-
-fn wait_until(what: &str, done: impl Fn() -> bool) {
-    let start = Instant::now();
-    while !done() {
-        assert!(start.elapsed() < FOR_EVER, "waited in vain: {what}");
-        thread::sleep(Duration::from_millis(1));
-    }
 }
 
 // Routing.

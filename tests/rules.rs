@@ -10,22 +10,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Barrier, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use common::waiting::{FOR_EVER, wait_until};
 use tierpool::{
     AllocateError, BreakerRules, Fairness, Lease, Limit, Memory, Pool, PoolError, Priority, Request, RequestError,
     TenantRules, Tier, Unit, Watermarks,
 };
-
-const FOR_EVER: Duration = Duration::from_secs(120);
-
-fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !done() {
-        assert!(start.elapsed() < FOR_EVER, "not in {FOR_EVER:?}: {what}");
-        thread::sleep(Duration::from_millis(1));
-    }
-}
 
 /// One tier of buffers.
 fn pool(slots: usize) -> tierpool::PoolBuilder {

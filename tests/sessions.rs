@@ -1,13 +1,14 @@
 //! Who holds several slots and waits for more: no deadlock, and an answer to who waits for whom.
 #![cfg(not(loom))]
 
+mod common;
+
 use std::sync::Barrier;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use common::waiting::{FOR_EVER, wait_until};
 use tierpool::{Memory, Pool, Request, RequestError};
-
-const FOR_EVER: Duration = Duration::from_secs(120);
 
 /// Two tiers of that many slots.
 fn pool(slots: usize) -> Pool {
@@ -16,14 +17,6 @@ fn pool(slots: usize) -> Pool {
 
 const A: Request<'static, Memory> = Request::memory(64);
 const B: Request<'static, Memory> = Request::memory(128);
-
-fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !done() {
-        assert!(start.elapsed() < FOR_EVER, "not in {FOR_EVER:?}: {what}");
-        thread::sleep(Duration::from_millis(1));
-    }
-}
 
 /// TORTURE 18: who would hold and wait against the order is refused before it waits, with both lines.
 #[test]

@@ -10,13 +10,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use common::waiting::{FOR_EVER, Watchdog, block_on, wait_until};
 use common::{Census, accounted, panics};
 use tierpool::{Allocate, AllocateError, Lease, State, Tier};
-
-/// Longer than any wait here takes on a slow machine: a test that needs it has failed.
-const FOR_EVER: Duration = Duration::from_secs(120);
 
 fn tier(capacity: usize) -> Tier<u64> {
     Tier::builder("waited").capacity(capacity).build_with(|| 0).unwrap()
@@ -67,59 +65,6 @@ impl<'a, T: Send + 'static> Task<'a, T> {
 
     fn wakes(&self) -> usize {
         self.wakes.0.load(Ordering::SeqCst)
-    }
-}
-
-/// Polls until the result is there, parking in between: the smallest executor.
-fn block_on<F: Future>(future: F) -> F::Output {
-    struct Unpark(thread::Thread);
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-    let mut future = pin!(future);
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
-    loop {
-        if let Poll::Ready(result) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
-            return result;
-        }
-        thread::park();
-    }
-}
-
-fn wait_until(what: &str, done: impl Fn() -> bool) {
-    let start = Instant::now();
-    while !done() {
-        assert!(start.elapsed() < FOR_EVER, "waited in vain: {what}");
-        thread::sleep(Duration::from_millis(1));
-    }
-}
-
-/// Ends the process if the test hangs, so that a lost wake-up fails instead of standing still.
-struct Watchdog(Arc<AtomicBool>);
-
-impl Watchdog {
-    fn new(name: &'static str) -> Self {
-        let done = Arc::new(AtomicBool::new(false));
-        let seen = Arc::clone(&done);
-        thread::spawn(move || {
-            let start = Instant::now();
-            while !seen.load(Ordering::SeqCst) {
-                if start.elapsed() > FOR_EVER {
-                    eprintln!("{name} hangs: a wake-up was lost");
-                    std::process::abort();
-                }
-                thread::sleep(Duration::from_millis(50));
-            }
-        });
-        Watchdog(done)
-    }
-}
-
-impl Drop for Watchdog {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::SeqCst);
     }
 }
 

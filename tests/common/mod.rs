@@ -1,6 +1,8 @@
 //! What several test files share: values that count themselves, and the sum that must always come out.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub mod waiting;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
