@@ -127,6 +127,8 @@ pub mod docs {
     pub mod architecture {}
     #[doc = include_str!("../docs/leases.md")]
     pub mod leases {}
+    #[doc = include_str!("../docs/allocation-strategies.md")]
+    pub mod allocation_strategies {}
     #[doc = include_str!("../docs/configuration.md")]
     pub mod configuration {}
     #[doc = include_str!("../docs/benchmarks.md")]
