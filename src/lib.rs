@@ -51,7 +51,8 @@
 //! # Several tiers
 //! A [`Pool`] routes each [`Request`] to the smallest tier that fits, or to the one that it names: [`Memory`] for tenants who do not see each
 //! other's bytes, spilling over to larger tiers or to the system, groups without deadlock, reservations, rates, and growth by them. A
-//! [`Prepared`] request costs what its tier costs. [`docs::configuration`] lists every option, in code and in TOML.
+//! [`Prepared`] request costs what its tier costs. [`docs::configuration`] lists every option, in code and in TOML;
+//! [`docs::allocation_strategies`] tells what each rule for scarce slots promises and costs, and when not to use it.
 //!
 //! # When not to use it
 //! - The number of objects in use has no bound that you could name: use an allocator.
