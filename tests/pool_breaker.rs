@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use tierpool::{BreakerRules, BreakerState, BreakerWindow, Memory, Pool, Request, RequestError, clock};
+use tierpool::{BreakerRules, BreakerState, BreakerWindow, Memory, Pool, Request, RequestError, Spill, clock};
 
 fn request() -> Request<'static, Memory> {
     Request::memory(64)
@@ -51,4 +51,17 @@ fn a_breaker_opens_and_recovers() {
     assert!(pool.try_allocate(request()).is_err());
     pool.breaker("buffers").unwrap().disable();
     drop(pool.try_allocate(request()).unwrap());
+}
+
+/// A refusal is a failure, whether or not the request is then served by a larger tier.
+#[test]
+fn a_refusal_that_spills_counts() {
+    let rules = BreakerRules { window: BreakerWindow::Calls(4), minimum_calls: 4, ..BreakerRules::default() };
+    let pool = Pool::builder().memory("small", 64, 1).memory("large", 128, 8).breaker("small", rules).build().unwrap();
+    let _held = pool.try_allocate(request()).unwrap();
+    let spills = request().spill(Spill::NextLarger);
+    let large: Vec<_> = (0..4).map(|_| pool.try_allocate(spills).unwrap()).collect();
+    assert_eq!(pool.breaker("small").unwrap().state(), BreakerState::Open);
+    assert_eq!(pool.try_allocate(spills).unwrap().capacity(), 128, "what is open is passed by");
+    drop(large);
 }

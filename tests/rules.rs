@@ -523,3 +523,36 @@ fn rules_that_cannot_hold_are_refused() {
         assert!(error.contains(expected), "{error:?} does not say {expected:?}");
     }
 }
+
+/// A build that fails leaves the tiers that it was given as they were.
+#[test]
+fn a_failed_build_leaves_its_tiers_alone() {
+    let tier: Tier<u64> = Tier::builder("mine").capacity(2).build_with(|| 0).unwrap();
+    let builder = || Pool::builder().tier(tier.clone()).tenant("t");
+    assert!(builder().watermarks("other", Watermarks::default()).build().is_err());
+    assert!(builder().breaker("mine", BreakerRules { slow_rate: 0.0, ..BreakerRules::default() }).build().is_err());
+    let pool = builder().build().expect("nothing is left of the others");
+    drop(pool.try_allocate(Request::<Memory>::of::<u64>("mine").tenant("t")).unwrap());
+}
+
+/// A group that could never have what its priority has to leave is refused, not made to wait for ever.
+#[test]
+fn a_group_that_can_never_be_served_is_refused() {
+    let pool = pool(2).watermarks("buffers", Watermarks { min: 0, low: 1, high: 1 }).build().unwrap();
+    let group = |priority| vec![request().priority(priority); 2];
+    let error = pool.allocate_group(group(Priority::Normal)).unwrap_err();
+    assert!(matches!(error, RequestError::GroupTooLarge { wanted: 2, capacity: 1, .. }), "{error}");
+    assert_eq!(pool.allocate_group(group(Priority::High)).unwrap().len(), 2);
+    let session = pool.session();
+    assert!(matches!(session.claim(&[("buffers", 2)]), Err(RequestError::Claim { .. })), "one is kept back");
+}
+
+/// An urgent reservation may have the reserve, also when the tier is known to have nothing else.
+#[test]
+fn a_reservation_finds_the_reserve_under_scarcity() {
+    let pool = pool(4).watermarks("buffers", Watermarks { min: 0, low: 2, high: 2 }).build().unwrap();
+    let _low = [pool.try_allocate(request()).unwrap(), pool.try_allocate(request()).unwrap()];
+    assert!(pool.try_allocate(request()).is_err(), "scarce from here on");
+    let reserved = pool.reserve(request().priority(Priority::Critical), 2).unwrap();
+    assert_eq!(reserved.left(), 2);
+}

@@ -558,11 +558,16 @@ impl Accounts {
             (all(|meter| &meter.hard), all(|meter| &meter.soft))
         };
         let mut limits: Vec<_> = self.accounts[1..].iter().map(of).collect();
-        limits[tenant.index() - 1] = (hard, soft);
+        let (old_hard, old_soft) = std::mem::replace(&mut limits[tenant.index() - 1], (hard, soft));
+        let lower = |new: Limit, old: Limit| UNITS.into_iter().any(|unit| new.of(unit) < old.of(unit));
+        let is_lower = lower(hard, old_hard) || lower(soft, old_soft);
         let parents: Vec<_> = self.accounts[1..].iter().map(|account| account.parent).collect();
         check_limits(&|at| &self.accounts[at].name, &parents, &limits, self.capacity)?;
         let account = &self.accounts[tenant.index()];
         account.set(hard, soft);
+        if !is_lower {
+            return Ok(());
+        }
         let lowered = LOWERED + self.tickets.fetch_add(1, Ordering::Relaxed);
         account.below.iter().for_each(|at| self.accounts[at.index()].tight_until.store(lowered, Ordering::Relaxed));
         self.tighten();

@@ -293,12 +293,16 @@ impl PoolBuilder {
         }
         rows.extend(self.tiers.into_iter().map(|(tier, kind)| Row::new(tier, kind)));
         let accounts = Arc::new(accounts(&self.tenants, &self.tenant_lines, &rows)?);
-        govern(&accounts, &mut rows, self.ageing, self.fairness)?;
         for (tier, watermarks, line) in &self.watermarks {
-            keep_back(&rows, tier, *watermarks).map_err(|why| at(*line, why))?;
+            check_marks(&rows, tier, *watermarks).map_err(|why| at(*line, why))?;
         }
         for (tier, rules, alarm, line) in self.breakers {
             guard(&mut rows, tier, rules, alarm).map_err(|why| at(line, why))?;
+        }
+        // Nothing is said to tiers that others have before everything that can be wrong has been looked at.
+        govern(&accounts, &mut rows, self.ageing, self.fairness)?;
+        for (tier, watermarks, line) in &self.watermarks {
+            keep_back(&rows, tier, *watermarks).map_err(|why| at(*line, why))?;
         }
         let inner = Inner {
             routes: Routes::new(sizes, overflow, &rows, self.spill),
@@ -379,9 +383,12 @@ fn accounts(rules: &QuotaRules, lines: &[Option<usize>], rows: &[Row]) -> Result
 /// Has the tiers count what tenants hold, and those who wait for them served in the order that the rules say.
 fn govern(accounts: &Arc<Accounts>, rows: &mut [Row], ageing: Duration, fairness: Fairness) -> Result<(), PoolError> {
     let slots: Vec<u64> = rows.iter().map(|row| row.tier.capacity() as u64).collect();
+    let counts = accounts.tenants().next().is_some();
+    if let Some(row) = rows.iter().find(|row| counts && row.tier.core().life().accountant.get().is_some()) {
+        return Err(PoolError::Governed { tier: row.tier.name() });
+    }
     let mut weights = vec![1];
     weights.extend(accounts.tenants().map(|tenant| accounts.weight(tenant)));
-    let counts = weights.len() > 1;
     for (at, row) in rows.iter_mut().enumerate() {
         let core = row.tier.core();
         if counts {
@@ -405,15 +412,21 @@ fn govern(accounts: &Arc<Accounts>, rows: &mut [Row], ageing: Duration, fairness
 
 /// Has a tier keep slots back.
 pub(super) fn keep_back(rows: &[Row], tier: &str, watermarks: Watermarks) -> Result<(), PoolError> {
+    let row = check_marks(rows, tier, watermarks)?;
+    rethrow(reserve::set_marks(row.tier.core(), watermarks.marks()).err());
+    Ok(())
+}
+
+/// The tier of that name, if it can keep so many back.
+fn check_marks<'r>(rows: &'r [Row], tier: &str, watermarks: Watermarks) -> Result<&'r Row, PoolError> {
     let Some(row) = rows.iter().find(|row| row.tier.name() == tier) else {
         return Err(PoolError::UnknownTier { name: tier.to_owned(), what: "watermarks" });
     };
     let capacity = row.tier.capacity();
-    if let Some(problem) = watermarks.problem(capacity) {
-        return Err(PoolError::Watermarks { tier: tier.to_owned(), capacity, problem });
+    match watermarks.problem(capacity) {
+        Some(problem) => Err(PoolError::Watermarks { tier: tier.to_owned(), capacity, problem }),
+        None => Ok(row),
     }
-    rethrow(reserve::set_marks(row.tier.core(), watermarks.marks()).err());
-    Ok(())
 }
 
 /// Gives a tier a circuit breaker.

@@ -134,7 +134,9 @@ pub enum RequestError {
     #[error("spilled to the system: {0}")]
     System(#[from] NoMemory),
     /// A group wants more slots of one tier than it can ever have.
-    #[error("the group wants {wanted} slots of tier {tier:?}, which has {capacity} at most")]
+    #[error(
+        "the group wants {wanted} slots of tier {tier:?}, of which requests of their priority can have {capacity} at most"
+    )]
     GroupTooLarge {
         /// The tier's name.
         tier: &'static str,
@@ -285,8 +287,8 @@ pub enum PoolError {
         /// What was said of it.
         what: &'static str,
     },
-    /// A tier is to count on whose account its slots are held in two pools at once.
-    #[error("tier {tier:?} is in another pool with tenants already; only one pool can count what tenants hold of it")]
+    /// A tier is to count on whose account its slots are held for two pools. It does so for one as long as it lives.
+    #[error("tier {tier:?} is or was in another pool with tenants; only one pool can count what tenants hold of it")]
     Governed {
         /// The tier's name.
         tier: &'static str,

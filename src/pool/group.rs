@@ -72,11 +72,13 @@ struct Step {
     place: usize,
     /// The tier's row.
     row: usize,
+    /// Its priority.
+    class: u8,
 }
 
 impl Step {
     fn new<K: Send + 'static>(attempt: &Attempt<'_, K>, place: usize) -> Self {
-        Step { tier: attempt.tier.core().id, place, row: attempt.plan.route.row }
+        Step { tier: attempt.tier.core().id, place, row: attempt.plan.route.row, class: attempt.plan.label.class }
     }
 }
 
@@ -85,9 +87,13 @@ fn arrange(pool: &Pool, steps: &mut [Step]) -> Result<(), RequestError> {
     steps.sort_unstable();
     for run in steps.chunk_by(|one, other| one.tier == other.tier) {
         let tier = &pool.inner.rows[run[0].row].tier;
-        if run.len() > tier.capacity() {
-            let (tier, capacity) = (tier.name(), tier.capacity());
-            return Err(RequestError::GroupTooLarge { tier, wanted: run.len(), capacity });
+        for class in run.iter().map(|step| step.class) {
+            // Those that are no more urgent than this one leave what it leaves, at least.
+            let capacity = tier.capacity() - tier.core().reserve.mark(class).min(tier.capacity());
+            let wanted = run.iter().filter(|step| step.class <= class).count();
+            if wanted > capacity {
+                return Err(RequestError::GroupTooLarge { tier: tier.name(), wanted, capacity });
+            }
         }
     }
     Ok(())

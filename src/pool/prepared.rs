@@ -190,7 +190,7 @@ impl<'p, K: Send + 'static> Attempt<'p, K> {
 
     /// Lets the request pass, if the tier has a circuit breaker.
     pub(super) fn pass(&self) -> Result<Option<Pass<'p>>, RequestError> {
-        let guard = self.pool.inner.rows[self.plan.route.row].guard.as_ref().filter(|_| self.plan.guarded);
+        let guard = self.pool.inner.rows[self.plan.route.row].guard.as_ref();
         let pass = guard.map(Guard::pass).transpose();
         pass.map_err(|why| RequestError::Open { tier: self.tier.name(), why })
     }
@@ -275,20 +275,25 @@ fn serve_on_trial<K: Send + 'static>(
     plan: &Plan,
     site: Site,
 ) -> Result<Lease<K>, RequestError> {
-    let Some(guard) = &pool.inner.rows[plan.route.row].guard else { return serve_unguarded(pool, tier, plan, site) };
+    let row = &pool.inner.rows[plan.route.row];
+    let Some(guard) = &row.guard else { return serve_unguarded(pool, tier, plan, site) };
     let pass = match guard.pass() {
         Ok(pass) => pass,
-        Err(why) => {
-            return elsewhere(pool, plan, site).ok_or(RequestError::Open { tier: tier.name(), why });
-        }
+        Err(why) => return elsewhere(pool, plan, site).ok_or(RequestError::Open { tier: tier.name(), why }),
     };
-    let served = serve_unguarded(pool, tier, &Plan { guarded: false, ..*plan }, site);
-    match &served {
-        Ok(_) => guard.note(tier.core(), pass, Ok(()), Duration::ZERO),
-        Err(RequestError::Tier(why)) => guard.note(tier.core(), pass, Err(*why), Duration::ZERO),
-        Err(_) => {}
+    let caller = tier.caller(site, plan.label);
+    if let Some(books) = row.books(plan.tenant)
+        && let Err(refused) = books.pay(tier.core(), &caller, plan.tenant, 1)
+    {
+        return Err(books.why(refused));
     }
-    served
+    match tier.take(caller) {
+        Some(lease) => {
+            guard.note(tier.core(), pass, Ok(()), Duration::ZERO);
+            accept(plan, lease).ok_or(plan.no_memory())
+        }
+        None => refuse(pool, tier, plan, site, Some(pass)),
+    }
 }
 
 /// The tier's own, for who may ask it.
@@ -310,31 +315,34 @@ fn serve_unguarded<K: Send + 'static>(
     }
     match tier.take(caller) {
         Some(lease) => accept(plan, lease).ok_or(plan.no_memory()),
-        None => refuse(pool, tier, plan, site),
+        None => refuse(pool, tier, plan, site, None),
     }
 }
 
-/// After the tier that fits best has none.
+/// After the tier that fits best has none, for a request that was let pass on trial, or because the breaker was closed.
 #[cold]
 #[inline(never)]
-fn refuse<K: Send + 'static>(pool: &Pool, tier: &Tier<K>, plan: &Plan, site: Site) -> Result<Lease<K>, RequestError> {
-    if let Some(books) = pool.inner.rows[plan.route.row].books(plan.tenant) {
+fn refuse<K: Send + 'static>(
+    pool: &Pool,
+    tier: &Tier<K>,
+    plan: &Plan,
+    site: Site,
+    pass: Option<Pass<'_>>,
+) -> Result<Lease<K>, RequestError> {
+    let row = &pool.inner.rows[plan.route.row];
+    if let Some(books) = row.books(plan.tenant) {
         books.unpay(tier.core(), plan.tenant, 1);
         books.wants(tier.core(), plan.tenant);
     }
-    match spill(pool, tier, plan, site) {
-        Some(lease) => Ok(lease),
-        None => {
-            let why = tier.refusal(tier.caller(site, plan.label));
-            if plan.guarded
-                && let Some(guard) = &pool.inner.rows[plan.route.row].guard
-                && let Ok(pass) = guard.pass()
-            {
-                guard.note(tier.core(), pass, Err(why), Duration::ZERO);
-            }
-            Err(why.into())
-        }
+    let why = tier.refusal(tier.caller(site, plan.label));
+    if let Some(guard) = &row.guard
+        && let Some(pass) = pass.or_else(|| guard.pass().ok())
+    {
+        guard.note(tier.core(), pass, Err(why), Duration::ZERO);
     }
+    let lease = elsewhere(pool, plan, site).ok_or(why)?;
+    pool.note_absorbed(1);
+    Ok(lease)
 }
 
 /// Where every lease passes that a tier gave to the pool. `None` if it was to get memory from the system, which has none.
@@ -372,13 +380,6 @@ impl Plan {
     fn no_memory(&self) -> RequestError {
         RequestError::System(NoMemory { bytes: self.route.bytes })
     }
-}
-
-fn spill<K: Send + 'static>(pool: &Pool, tier: &Tier<K>, plan: &Plan, site: Site) -> Option<Lease<K>> {
-    let lease = elsewhere(pool, plan, site)?;
-    let _made_good = tier.refusal(tier.caller(site, plan.label));
-    pool.note_absorbed(1);
-    Some(lease)
 }
 
 fn elsewhere<K: Send + 'static>(pool: &Pool, plan: &Plan, site: Site) -> Option<Lease<K>> {

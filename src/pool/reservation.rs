@@ -50,7 +50,6 @@ pub(super) fn reserve<'p, K: Send + 'static>(
     patience: Option<Duration>,
     site: Site,
 ) -> Result<Reservation<K>, RequestError> {
-    let _pass = attempt.pass()?;
     let inner = &*pool.inner;
     let (leases, mut paid) = match take(&attempt, n, site) {
         Ok(taken) => taken,
@@ -61,6 +60,7 @@ pub(super) fn reserve<'p, K: Send + 'static>(
                 take(&attempt, n, site).ok()
             });
             let taken = larger.ok_or(why)?;
+            inner.rows[attempt.plan.route.row].note_spilled();
             pool.note_absorbed(1);
             taken
         }
@@ -85,6 +85,7 @@ fn take<'p, K: Send + 'static>(
     n: usize,
     site: Site,
 ) -> Result<(Leases<K>, Option<Paid<'p>>), RequestError> {
+    let _pass = attempt.pass()?;
     let Attempt { pool, tier, plan } = attempt;
     let paid = match pool.inner.rows[plan.route.row].books(plan.tenant) {
         Some(books) => {

@@ -52,7 +52,9 @@ struct Entry {
 
 impl Sessions {
     pub(super) fn new(rows: &[Row]) -> Self {
-        let slots: Vec<u64> = rows.iter().map(|row| row.tier.capacity() as u64).collect();
+        // What is kept for urgent requests is not the banker's.
+        let slots = |row: &Row| (row.tier.capacity() - row.tier.core().reserve.size()) as u64;
+        let slots: Vec<u64> = rows.iter().map(slots).collect();
         let table = Table { next: 1, sessions: BTreeMap::new(), banker: Banker::new(&slots) };
         Sessions { table: Mutex::new(table), back: Condvar::new() }
     }
@@ -136,7 +138,8 @@ impl Session {
     /// Claims the most that the session will hold of each tier named, and nothing of the others. From then on it may wait in any
     /// order: a slot is given only if all sessions with claims could still be served to the full of theirs, one after the other.
     ///
-    /// That holds among sessions with claims: slots that others hold for ever are not the banker's. Requests of such a session
+    /// That holds among sessions with claims: slots that others hold for ever are not the banker's, nor those that a tier kept back for
+    /// urgent requests when the pool was built. Requests of such a session
     /// do not spill over.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! On whose account slots are held, for a tier whose pool counts what its tenants hold.
 //!
 //! Who allocates has paid before, and the slot's header says on which account ([`Label::account`](crate::slot::label::Label)). Whatever
-//! ends the use of the slot gives back what it took ([`settle`]), once: the header forgets the account. That comes before
+//! ends the use of the slot gives back what it took ([`settle`]), once: the header forgets the account, or is written anew next. That comes before
 //! the slot is anybody else's, so that an account is never charged for less than what is held on it.
 
 use std::sync::Arc;

@@ -93,7 +93,9 @@ pub(crate) unsafe fn allocate_into<T: 'static>(
         "`try_allocate_into`: the buffer holds slots of another tier; release them first or take another buffer"
     );
     let capacity = core.incarnation().capacity;
-    if n > capacity || (n > 0 && scarcity::is_known_empty(core)) {
+    // Of a reserve there may be some left.
+    let may = core.flags.load(Ordering::Relaxed) & flags::RESERVES != 0;
+    if n > capacity || (n > 0 && !may && scarcity::is_known_empty(core)) {
         return Err(scarcity::why(core, attach::current(core), n, 0));
     }
     let before = leases.held.len();

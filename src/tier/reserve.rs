@@ -85,6 +85,16 @@ impl Reserve {
         Stock(self.stock.load(Ordering::Acquire))
     }
 
+    /// How many slots that class leaves.
+    pub(crate) fn mark(&self, class: u8) -> usize {
+        self.marks[usize::from(class)].load(Ordering::Relaxed) as usize
+    }
+
+    /// How many slots are kept back, or will be when they have come back.
+    pub(crate) fn size(&self) -> usize {
+        self.mark(0)
+    }
+
     /// How many slots may be taken, by whoever may have the last.
     pub(crate) fn len(&self) -> usize {
         self.stock.load(Ordering::Relaxed) as u32 as usize
