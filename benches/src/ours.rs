@@ -6,7 +6,7 @@
 use std::hint::black_box;
 use std::time::Duration;
 
-use tierpool::{AllocateError, Lease, Local, Reclaimer, Tier};
+use tierpool::{Lease, Local, Reclaimer, Tier};
 
 use crate::payload::Payload;
 use crate::subject::{Able, Kind, Subject, Waits};
@@ -23,7 +23,7 @@ pub fn tier<T: Payload, const CAP: usize>() -> Tier<T> {
 
 /// A refusal says why, so it is made and looked at, and not left out by the compiler.
 #[inline(always)]
-fn looked_at<T>(answer: Result<Lease<T>, AllocateError>) -> Option<Lease<T>> {
+pub(crate) fn looked_at<T, E>(answer: Result<Lease<T>, E>) -> Option<Lease<T>> {
     match answer {
         Ok(lease) => Some(lease),
         Err(refusal) => {

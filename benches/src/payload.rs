@@ -2,6 +2,8 @@
 
 use std::alloc::Layout;
 
+use tierpool::Memory;
+
 /// A resource that a slot holds.
 pub trait Payload: Send + Sync + 'static {
     /// What an allocator is asked for in the place of this payload.
@@ -64,5 +66,26 @@ impl<const SIZE: usize> Payload for Inline<SIZE> {
 
     fn byte(&self) -> u8 {
         self.0[0]
+    }
+}
+
+/// Bytes of a [`Memory`] in these workloads.
+pub const MEMORY: usize = 4096;
+
+/// What a memory tier of a pool holds.
+impl Payload for Memory {
+    const LAYOUT: Layout = Layout::new::<[u8; MEMORY]>();
+
+    fn fresh() -> Self {
+        Memory::new(MEMORY).expect("memory")
+    }
+
+    #[inline(always)]
+    fn first(&mut self) -> *mut u8 {
+        self.as_mut_ptr()
+    }
+
+    fn byte(&self) -> u8 {
+        self[0]
     }
 }

@@ -105,6 +105,67 @@ pub trait Waits: Send + Sync + Sized + 'static {
     fn release(&self, held: Self::Held<'_>);
 }
 
+/// A pool that lets its users wait, and may tell them apart.
+pub trait Seats: Send + Sync + Sized + 'static {
+    /// Its name in the output.
+    const NAME: &'static str;
+    /// What it is.
+    const KIND: Kind;
+
+    /// What somebody allocates with.
+    type Seat<'a>
+    where
+        Self: 'a;
+    /// What an allocation gives.
+    type Held<'a>
+    where
+        Self: 'a;
+
+    /// A new pool, for tenants of these weights.
+    fn build(slots: usize, weights: &[u32]) -> Self;
+
+    /// The way in for a tenant, for urgent requests or for others.
+    fn seat(&self, tenant: usize, urgent: bool) -> Self::Seat<'_>;
+
+    /// Takes a slot, blocking the thread until there is one.
+    fn allocate<'a>(seat: &Self::Seat<'a>) -> Self::Held<'a>;
+
+    /// The number in it.
+    fn value<'a>(held: &'a mut Self::Held<'_>) -> &'a mut u64;
+
+    /// Gives it back.
+    fn release<'a>(seat: &Self::Seat<'a>, held: Self::Held<'a>);
+}
+
+/// To most pools all users are the same.
+impl<W: Waits> Seats for W {
+    const NAME: &'static str = <W as Waits>::NAME;
+    const KIND: Kind = <W as Waits>::KIND;
+
+    type Seat<'a> = &'a W;
+    type Held<'a> = <W as Waits>::Held<'a>;
+
+    fn build(slots: usize, _: &[u32]) -> Self {
+        <W as Waits>::build(slots)
+    }
+
+    fn seat(&self, _: usize, _: bool) -> Self::Seat<'_> {
+        self
+    }
+
+    fn allocate<'a>(seat: &Self::Seat<'a>) -> Self::Held<'a> {
+        W::allocate(seat)
+    }
+
+    fn value<'a>(held: &'a mut Self::Held<'_>) -> &'a mut u64 {
+        W::value(held)
+    }
+
+    fn release<'a>(seat: &Self::Seat<'a>, held: Self::Held<'a>) {
+        W::release(seat, held);
+    }
+}
+
 /// Allocate, write one byte, release.
 #[inline(always)]
 pub fn pair<'a, S: Subject>(hand: &mut S::Hand<'a>) {

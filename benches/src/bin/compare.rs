@@ -14,7 +14,7 @@ use tierpool_benches::run::cast::{Cast, FALLBACK};
 use tierpool_benches::run::runner::{self, Runner};
 use tierpool_benches::run::series::Series;
 use tierpool_benches::subject::Kind;
-use tierpool_benches::workload::{self, CAPACITY, Plan, Workload, check, memory, refuse, upkeep};
+use tierpool_benches::workload::{self, CAPACITY, Plan, Workload, check, memory, pool_pair, refuse, scarcity, upkeep};
 
 #[global_allocator]
 static COUNTING: Counting = Counting;
@@ -91,6 +91,9 @@ struct Scale {
 /// A round of upkeep takes as long as some rounds of batches.
 const ROUNDS_OF_BATCHES: usize = 3;
 
+/// So does a turn of many threads.
+const ROUNDS_A_TURN: usize = 10;
+
 const FULL: Scale = Scale {
     rounds: 60,
     sitting: 10,
@@ -110,6 +113,14 @@ const QUICK: Scale = Scale {
     quick: true,
     patience: Duration::from_millis(1500),
 };
+
+impl Scale {
+    /// The same for workloads in which each subject runs for a while in turn.
+    fn turns(&self) -> scarcity::Scale {
+        let length = if self.quick { Duration::from_millis(30) } else { Duration::from_millis(250) };
+        scarcity::Scale { rounds: self.rounds.div_ceil(ROUNDS_A_TURN), length }
+    }
+}
 
 impl Options {
     fn parse() -> Result<Self, String> {
@@ -169,6 +180,10 @@ fn compare(options: &Options) {
         let mut rows = match workload.plan {
             Plan::Batches(_) | Plan::Singles(_) => timed(workload, options.scale),
             Plan::Memory => weighed(workload),
+            Plan::Turns(run) => {
+                progress(workload.name);
+                run(&options.scale.turns())
+            }
             Plan::Upkeep(run) => kept_up(workload, run, options.scale),
         };
         row::compare(&mut rows);
@@ -198,7 +213,7 @@ fn timed(workload: &Workload, scale: Scale) -> Vec<Row> {
     let (fill, singles) = match workload.plan {
         Plan::Batches(fill) => (fill, false),
         Plan::Singles(fill) => (fill, true),
-        Plan::Memory | Plan::Upkeep(_) => unreachable!("these have no batches"),
+        Plan::Memory | Plan::Turns(_) | Plan::Upkeep(_) => unreachable!("these have no batches"),
     };
     let order = if singles { scale.singles / scale.rounds as u64 } else { scale.samples };
     let mut cast = Cast::new(scale.target, None);
@@ -231,6 +246,9 @@ fn timed(workload: &Workload, scale: Scale) -> Vec<Row> {
     let mut rows: Vec<Row> = tallies.iter().map(row).collect();
     if workload.name == "refuse" {
         add_heap_allocations(&mut rows);
+    }
+    if workload.name == pool_pair::NAME {
+        row::add_ratio(&mut rows, pool_pair::RATIO, pool_pair::TIER);
     }
     rows
 }
@@ -286,7 +304,7 @@ fn serve(workload: &Workload, scale: Scale) {
     let mut cast = Cast::new(scale.target, Some("tierpool"));
     match workload.plan {
         Plan::Batches(fill) | Plan::Singles(fill) => fill(&mut cast),
-        Plan::Memory | Plan::Upkeep(_) => unreachable!("these have no batches"),
+        Plan::Memory | Plan::Turns(_) | Plan::Upkeep(_) => unreachable!("these have no batches"),
     }
     let runner = &mut cast.runners[0];
     for line in io::stdin().lock().lines() {

@@ -1,5 +1,6 @@
 //! The peers, each at its newest release and in its cheapest form: one adapter a file.
 
+pub mod bb8;
 pub mod deadpool;
 pub mod heap;
 pub mod lockfree_object_pool;

@@ -4,7 +4,7 @@ use super::row::Row;
 use crate::run::cast::FALLBACK;
 use crate::subject::Kind;
 use crate::workload::tail::CONTROL;
-use crate::workload::upkeep;
+use crate::workload::{pool_pair, scarcity, upkeep};
 
 /// One bar.
 #[derive(Clone, Debug)]
@@ -31,8 +31,10 @@ pub fn all(rows: &[Row]) -> Vec<Bar> {
     let mut bars = core("", "tierpool", rows);
     bars.extend(special(rows));
     bars.extend(core("with the reclaimer: ", "tierpool+reclaimer", rows));
+    bars.extend(pool_pair(rows));
     bars.extend(read(rows));
     bars.extend(wake(rows));
+    bars.extend(scarcity(rows));
     bars.extend(upkeep(rows));
     bars
 }
@@ -104,6 +106,17 @@ fn special(rows: Rows) -> Vec<Bar> {
     ]
 }
 
+/// What a pool may add to its tier.
+fn pool_pair(rows: Rows) -> Vec<Bar> {
+    let against = |threads, subject| rows.extra(pool_pair::NAME, threads, subject, pool_pair::RATIO);
+    vec![
+        bar("pool-pair, 1 thread: everything configured / tier", 1.5, against(1, pool_pair::FULL)),
+        bar("pool-pair, 2 threads: everything configured / tier", 1.5, against(2, pool_pair::FULL)),
+        bar("pool-pair, 1 thread: nothing configured / tier", 1.15, against(1, pool_pair::PLAIN)),
+        bar("pool-pair, 2 threads: nothing configured / tier", 1.15, against(2, pool_pair::PLAIN)),
+    ]
+}
+
 /// What reading a shared value should cost.
 fn read(rows: Rows) -> Vec<Bar> {
     let row = |threads, subject| rows.get("read", threads, subject);
@@ -123,6 +136,25 @@ fn wake(rows: Rows) -> Vec<Bar> {
     vec![
         bar("wake: from a release to the waiter running / best pool", 0.8, best("wake")),
         bar("wake-rate: a hold / best pool", 0.8, best("wake-rate")),
+    ]
+}
+
+/// Who gets what when there is not enough.
+fn scarcity(rows: Rows) -> Vec<Bar> {
+    let extra = |workload, threads, name| rows.extra(workload, threads, scarcity::OURS, name);
+    let handover = rows.get(scarcity::SHARES, scarcity::THREADS, scarcity::OURS).map(|row| row.ratios.pool);
+    vec![
+        bar("scarcity: hand-over / best pool", 0.8, handover),
+        bar(
+            "scarcity: a tenant's share, the farthest from its due, of it",
+            0.02,
+            extra(scarcity::SHARES, scarcity::THREADS, scarcity::OFF_DUE),
+        ),
+        bar(
+            "high-flood: p99 of an urgent wait / without the flood",
+            2.0,
+            extra(scarcity::FLOOD, scarcity::FLOODED, scarcity::TO_ALONE),
+        ),
     ]
 }
 

@@ -90,6 +90,12 @@ impl Row {
     }
 }
 
+/// Adds to each of one workload's rows how it compares with `subject`.
+pub fn add_ratio(rows: &mut [Row], name: &'static str, subject: &str) {
+    let base = rows.iter().find(|row| row.subject == subject).map_or(f64::NAN, Row::compared);
+    rows.iter_mut().for_each(|row| row.extras.push((name, row.compared() / base)));
+}
+
 /// Fills in the ratios of one workload's rows. A peer is compared with the best of all peers, itself included.
 pub fn compare(rows: &mut [Row]) {
     let least = |wanted: &dyn Fn(&Row) -> bool| {

@@ -36,8 +36,8 @@ pub fn workload(rows: &[Row]) -> String {
         table.add_row(cells);
     }
     align(&mut table, 2);
-    let threads = if first.threads == 1 { "1 thread" } else { "2 threads" };
-    format!("{}, {threads}\n{table}\n", first.workload)
+    let threads = if first.threads == 1 { "thread" } else { "threads" };
+    format!("{}, {} {threads}\n{table}\n", first.workload, first.threads)
 }
 
 /// The bars.

@@ -8,8 +8,10 @@ pub mod handoff;
 pub mod hold;
 pub mod memory;
 pub mod pair;
+pub mod pool_pair;
 pub mod read;
 pub mod refuse;
+pub mod scarcity;
 pub mod steal;
 pub mod tail;
 pub mod upkeep;
@@ -28,6 +30,8 @@ pub enum Plan {
     Singles(fn(&mut Cast)),
     /// Memory, once a subject, each in its own process.
     Memory,
+    /// More threads than slots and cores, each subject for a while in turn.
+    Turns(scarcity::Run),
     /// What a tier does for itself, in a process of its own.
     Upkeep(upkeep::Run),
 }
@@ -36,7 +40,7 @@ pub enum Plan {
 pub struct Workload {
     /// Its name in the output.
     pub name: &'static str,
-    /// How many threads work at once.
+    /// How many threads work at once; where there are more threads than cores, how many cores they need.
     pub threads: usize,
     /// Whether it runs when none is asked for.
     pub usual: bool,
@@ -49,7 +53,7 @@ const fn batches(name: &'static str, threads: usize, fill: fn(&mut Cast)) -> Wor
 }
 
 /// All workloads.
-pub static ALL: [Workload; 25] = [
+pub static ALL: [Workload; 29] = [
     batches("floor", 1, floor::fill),
     batches("pair-64", 1, pair::alone::<64, CAPACITY>),
     batches("pair-64", 2, pair::together::<64, CAPACITY>),
@@ -57,6 +61,8 @@ pub static ALL: [Workload; 25] = [
     batches("pair-4096", 2, pair::together::<4096, CAPACITY>),
     batches("pair-1048576", 1, pair::alone::<1_048_576, 16>),
     batches("pair-1048576", 2, pair::together::<1_048_576, 16>),
+    batches(pool_pair::NAME, 1, pool_pair::alone),
+    batches(pool_pair::NAME, 2, pool_pair::together),
     batches("hold", 1, hold::alone),
     batches("hold", 2, hold::together),
     batches("handoff", 2, handoff::fill),
@@ -69,6 +75,8 @@ pub static ALL: [Workload; 25] = [
     Workload { name: "tail", threads: 1, usual: true, plan: Plan::Singles(tail::fill) },
     Workload { name: "wake", threads: 2, usual: true, plan: Plan::Singles(wake::latency) },
     batches("wake-rate", 2, wake::rate),
+    Workload { name: scarcity::SHARES, threads: 2, usual: true, plan: Plan::Turns(scarcity::shares) },
+    Workload { name: scarcity::FLOOD, threads: 2, usual: true, plan: Plan::Turns(scarcity::flood) },
     Workload { name: "memory", threads: 1, usual: true, plan: Plan::Memory },
     Workload { name: "expire", threads: 2, usual: true, plan: Plan::Upkeep(upkeep::EXPIRE) },
     Workload { name: "leak-scan", threads: 1, usual: true, plan: Plan::Upkeep(upkeep::LEAK_SCAN) },

@@ -25,7 +25,7 @@ pub fn together<const SIZE: usize, const CAP: usize>(cast: &mut Cast) {
     floor::atomic_add(cast);
 }
 
-struct Alone<'a>(&'a mut Cast);
+pub(super) struct Alone<'a>(pub(super) &'a mut Cast);
 
 impl Visit for Alone<'_> {
     fn visit<S: Subject>(&mut self) {
@@ -33,7 +33,7 @@ impl Visit for Alone<'_> {
     }
 }
 
-struct Together<'a>(&'a mut Cast);
+pub(super) struct Together<'a>(pub(super) &'a mut Cast);
 
 impl Visit for Together<'_> {
     fn visit<S: Subject>(&mut self) {
