@@ -64,10 +64,7 @@ impl<const CAP: usize> Subject for Plain<CAP> {
 /// priority, than the one before.
 ///
 /// Bytes that change tenants are left as they are, unless `SCRUBS`: zeroing a page takes longer than everything else.
-pub struct Full<const CAP: usize, const SCRUBS: bool = false> {
-    pool: Pool,
-    requests: [Prepared<Memory>; TENANTS],
-}
+pub struct Full<const CAP: usize, const SCRUBS: bool = false>([Prepared<Memory>; TENANTS]);
 
 /// The same, with zeroes for each tenant that gets another's bytes.
 pub type Scrubbing<const CAP: usize> = Full<CAP, true>;
@@ -83,6 +80,18 @@ fn tenant(number: usize) -> String {
 }
 
 impl<const CAP: usize, const SCRUBS: bool> Full<CAP, SCRUBS> {
+    fn pool() -> Pool {
+        let builder = Pool::builder().ageing(Duration::from_secs(1));
+        let builder =
+            TIERS.into_iter().fold(builder, |builder, (name, bytes)| builder.memory_tier(Self::tier(name, bytes)));
+        let builder = (0..TENANTS).map(Self::rules).fold(builder, |builder, rules| builder.tenant(rules));
+        builder.build().expect("a pool of known tiers")
+    }
+
+    fn of(pool: &Pool) -> Self {
+        Self(std::array::from_fn(|number| Self::prepare(pool, number)))
+    }
+
     fn tier(name: &str, bytes: usize) -> MemoryTier {
         MemoryTier::new(name, bytes, CAP)
             .scrub(if SCRUBS { Scrub::OnChange } else { Scrub::Keep })
@@ -110,17 +119,11 @@ impl<const CAP: usize, const SCRUBS: bool> Subject for Full<CAP, SCRUBS> {
     type Held<'a> = Lease<Memory>;
 
     fn build() -> Self {
-        let builder = Pool::builder().ageing(Duration::from_secs(1));
-        let builder =
-            TIERS.into_iter().fold(builder, |builder, (name, bytes)| builder.memory_tier(Self::tier(name, bytes)));
-        let builder = (0..TENANTS).map(Self::rules).fold(builder, |builder, rules| builder.tenant(rules));
-        let pool = builder.build().expect("a pool of known tiers");
-        let requests = std::array::from_fn(|number| Self::prepare(&pool, number));
-        Self { pool, requests }
+        Self::of(&Self::pool())
     }
 
     fn hand(&self) -> Self::Hand<'_> {
-        Rotation { requests: &self.requests, next: 0 }
+        Rotation { requests: &self.0, next: 0 }
     }
 
     #[inline(always)]
@@ -158,7 +161,7 @@ impl<const PRIORITIES: bool> Seats for Scarce<PRIORITIES> {
     type Held<'a> = Lease<u64>;
 
     fn build(slots: usize, weights: &[u32]) -> Self {
-        let tier = Tier::builder(SCARCE).capacity(slots).build_with(|| 0).expect("a tier of a known capacity");
+        let tier = Tier::builder(SCARCE).capacity(slots).build_with(|| 0_u64).expect("a tier of a known capacity");
         let rules =
             weights.iter().enumerate().map(|(number, &weight)| TenantRules::new(&tenant(number)).weight(weight));
         let builder = rules.fold(Pool::builder().tier(tier), |builder, rules| builder.tenant(rules));
@@ -198,18 +201,19 @@ mod tests {
     #[test]
     fn everything_configured_is_in_force() {
         fn check<const SCRUBS: bool>() {
-            let full = Full::<CAP, SCRUBS>::build();
+            let pool = Full::<CAP, SCRUBS>::pool();
+            let full = Full::<CAP, SCRUBS>::of(&pool);
             let mut hand = full.hand();
             let mut held: Vec<_> = (0..TENANTS).map(|_| Full::<CAP, SCRUBS>::allocate(&mut hand).unwrap()).collect();
             for number in 0..TENANTS {
-                let tenant = full.pool.tenant(&tenant(number)).unwrap();
-                assert_eq!(full.pool.held(tenant).slots, 1, "each request is another tenant's");
+                let tenant = pool.tenant(&tenant(number)).unwrap();
+                assert_eq!(pool.held(tenant).slots, 1, "each request is another tenant's");
             }
             held.iter_mut().for_each(Full::<CAP, SCRUBS>::touch);
             assert!(held.iter().all(|held| held.byte() == TOUCHED));
-            assert!(TIERS.iter().all(|(name, _)| full.pool.breaker(name).is_some()));
+            assert!(TIERS.iter().all(|(name, _)| pool.breaker(name).is_some()));
             // The quota: a quarter of all.
-            let critical = &full.requests[TENANTS - 1];
+            let critical = &full.0[TENANTS - 1];
             let most: Vec<_> = (0..CAP).map_while(|_| critical.try_allocate().ok()).collect();
             assert_eq!(most.len(), CAP / 4 - 1);
         }

@@ -112,7 +112,7 @@ pub(crate) unsafe fn allocate_into<T: 'static>(
         {
             continue;
         }
-        match allocate_slow(core, caller) {
+        match allocate_slow(core, caller.site, caller.label, caller.magazine) {
             Some(index) => leases.held.push(index),
             None => {
                 let free = leases.held.len() - before;
