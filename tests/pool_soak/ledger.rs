@@ -21,10 +21,6 @@ pub const TENANTS: [(&str, Option<usize>, i64, i64); 8] = [
 pub const TIERS: [(&str, usize, usize, usize, usize); 4] =
     [("small", 64, 96, 4, 10), ("medium", 256, 48, 2, 6), ("large", 1024, 16, 1, 3), ("custom", 0, 32, 2, 4)];
 
-pub fn tier(name: &str) -> usize {
-    TIERS.iter().position(|tier| tier.0 == name).unwrap()
-}
-
 /// A tenant and its ancestors.
 pub fn up(tenant: Option<usize>) -> impl Iterator<Item = usize> {
     std::iter::successors(tenant, |&at| TENANTS[at].1)

@@ -27,7 +27,7 @@ struct Wish {
 }
 
 /// What came.
-enum Got {
+pub enum Got {
     Memory(Lease<Memory>),
     Value(Lease<Value>),
 }
