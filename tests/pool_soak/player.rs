@@ -207,6 +207,7 @@ impl<'w> Player<'w> {
                 let outcome = pool.allocate(Self::of_value(wish).patience(patience));
                 self.got(wish, outcome.map(|lease| vec![Got::Value(lease)]));
             }
+            21..45 if self.random.u32(..2000) == 0 => self.flood(),
             21..45 => self.wait(wish),
             45..65 => self.listen(),
             65..72 => {
@@ -296,8 +297,22 @@ impl<'w> Player<'w> {
         let bell = Bell { at, rung: Arc::clone(&self.rung), census: Arc::clone(&self.world.census) };
         self.waits[at] = Some(Waiting { wish, future, waker: Waker::from(Arc::new(bell)), single: kind > 2 });
         self.waiting += 1;
-        COUNTS.most_waiting.fetch_max((self.waiting * THREADS) as u64, Ordering::Relaxed);
         self.poll(at);
+    }
+
+    /// As many as may wait.
+    fn flood(&mut self) {
+        while self.waiting + 1 < self.world.most_waiting / THREADS {
+            let (before, mut wish) = (self.waits.len(), self.wish());
+            wish.tenant = [None, Some(7)][self.random.usize(..2)];
+            guard(|| self.wait(wish));
+            // Enough of those that are served, or refused, at once.
+            if self.waits.len() == before && self.random.u32(..200) == 0 {
+                break;
+            }
+        }
+        let most = self.pool.monitor().tiers.iter().map(|tier| tier.snapshot.waiting).sum::<usize>();
+        COUNTS.most_waiting.fetch_max(most as u64, Ordering::Relaxed);
     }
 
     fn poll(&mut self, at: usize) {
