@@ -176,6 +176,8 @@ macro_rules! group_of {
                         _ => unreachable!("a place for each member"),
                     }
                 }
+                // Here rather than at the end: a waker that panics in it would leak what is already being returned.
+                drop(progress);
                 match ($($held,)*) {
                     ($(Some($held),)*) => Ok(($($held,)*)),
                     _ => unreachable!("a step for each member"),
@@ -215,6 +217,8 @@ impl<K: Send + 'static> Sealed for Vec<Request<'_, K>> {
             let place = steps[now].place;
             held[place] = Some(take(&attempts[place], how, site).await?);
         }
+        // As above.
+        drop(progress);
         Ok(held.into_iter().flatten().collect())
     }
 }

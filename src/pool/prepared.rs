@@ -23,6 +23,7 @@ use crate::slot::header::Site;
 use crate::slot::label::Label;
 use crate::sync::Ordering;
 use crate::tier::Tier;
+use crate::tier::core::{Core, flags};
 use crate::tier::future::Allocate;
 use crate::tier::lease::Lease;
 
@@ -281,18 +282,17 @@ fn serve_on_trial<K: Send + 'static>(
         Ok(pass) => pass,
         Err(why) => return elsewhere(pool, plan, site).ok_or(RequestError::Open { tier: tier.name(), why }),
     };
-    let caller = tier.caller(site, plan.label);
-    if let Some(books) = row.books(plan.tenant)
-        && let Err(refused) = books.pay(tier.core(), &caller, plan.tenant, 1)
-    {
-        return Err(books.why(refused));
-    }
-    match tier.take(caller) {
+    // On nobody's account until it is there: see `serve_examined`.
+    let paid = Attempt { pool, tier, plan: *plan }.pay(site)?;
+    match tier.take(tier.caller(site, Label { account: 0, ..plan.label })) {
         Some(lease) => {
             guard.note(tier.core(), pass, Ok(()), Duration::ZERO);
-            accept(plan, lease).ok_or(plan.no_memory())
+            accept(plan, Paid::charge(paid, lease)).ok_or(plan.no_memory())
         }
-        None => refuse(pool, tier, plan, site, Some(pass)),
+        None => {
+            std::mem::forget(paid); // `refuse` gives it back
+            refuse(pool, tier, plan, site, Some(pass))
+        }
     }
 }
 
@@ -309,13 +309,56 @@ fn serve_unguarded<K: Send + 'static>(
     let caller = tier.caller(site, plan.label);
     if plan.tenant != Tenant::NOBODY
         && let Some(books) = &pool.inner.rows[plan.route.row].books
-        && let Err(refused) = books.pay(tier.core(), &caller, plan.tenant, 1)
     {
-        return Err(books.why(refused));
+        if tier.core().flags.load(Ordering::Relaxed) & flags::VALIDATES != 0 {
+            return serve_examined(pool, tier, plan, site);
+        }
+        if let Err(refused) = books.pay(tier.core(), &caller, plan.tenant, 1) {
+            return Err(books.why(refused));
+        }
     }
-    match tier.take(caller) {
+    let paying = Paying { pool, core: tier.core(), plan };
+    let taken = tier.take(caller);
+    std::mem::forget(paying);
+    match taken {
         Some(lease) => accept(plan, lease).ok_or(plan.no_memory()),
         None => refuse(pool, tier, plan, site, None),
+    }
+}
+
+/// What was paid before the tier was asked, and goes back if that panics, in the waker of another.
+struct Paying<'a> {
+    pool: &'a Pool,
+    core: &'static Core,
+    plan: &'a Plan,
+}
+
+impl Drop for Paying<'_> {
+    #[cold]
+    fn drop(&mut self) {
+        if let Some(books) = self.pool.inner.rows[self.plan.route.row].books(self.plan.tenant) {
+            books.unpay(self.core, self.plan.tenant, 1);
+        }
+    }
+}
+
+/// The same on behalf of a tenant, where values are examined: a slot whose value does not pass leaves the tier's hands, and with it would
+/// give back what was paid. So what comes is on nobody's account until it has passed.
+#[cold]
+#[inline(never)]
+fn serve_examined<K: Send + 'static>(
+    pool: &Pool,
+    tier: &Tier<K>,
+    plan: &Plan,
+    site: Site,
+) -> Result<Lease<K>, RequestError> {
+    let paid = Attempt { pool, tier, plan: *plan }.pay(site)?;
+    match tier.take(tier.caller(site, Label { account: 0, ..plan.label })) {
+        Some(lease) => accept(plan, Paid::charge(paid, lease)).ok_or(plan.no_memory()),
+        None => {
+            std::mem::forget(paid); // `refuse` gives it back
+            refuse(pool, tier, plan, site, None)
+        }
     }
 }
 
@@ -389,19 +432,21 @@ fn elsewhere<K: Send + 'static>(pool: &Pool, plan: &Plan, site: Site) -> Option<
             continue;
         }
         let tier = row.typed::<K>()?;
-        let caller = tier.caller(site, plan.label);
-        let books = row.books(plan.tenant);
-        if books.is_some_and(|books| books.pay(tier.core(), &caller, plan.tenant, 1).is_err()) {
-            continue;
-        }
+        // On nobody's account until it is there: see `serve_examined`.
+        let caller = tier.caller(site, Label { account: 0, ..plan.label });
+        let paid = match row.books(plan.tenant) {
+            Some(books) => match Paid::new(books, tier.core(), &caller, plan.tenant, 1) {
+                Ok(paid) => Some(paid),
+                Err(_) => continue,
+            },
+            None => None,
+        };
         if let Some(lease) = tier.take(caller) {
-            let lease = accept(plan, lease)?;
+            let lease = accept(plan, Paid::charge(paid, lease))?;
             row.note_spilled();
             return Some(lease);
         }
-        if let Some(books) = books {
-            books.unpay(tier.core(), plan.tenant, 1);
-        }
+        drop(paid);
         // Told to nobody: the request goes on, or is told of the refusal by the tier that fits best.
         let _ = tier.refusal(caller);
         pool.note_absorbed(1);

@@ -7,9 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use tierpool::{
-    AllocateError, Lease, Memory, Pool, Priority, Request, RequestError, Reservation, Spill, TierMetrics,
-};
+use tierpool::{AllocateError, Lease, Memory, Pool, Priority, Request, RequestError, Reservation, Spill, TierMetrics};
 
 use crate::THREADS;
 use crate::ledger::*;
@@ -253,7 +251,8 @@ impl<'w> Player<'w> {
                     scope.spawn(move || {
                         give_back(one);
                         guard(|| {
-                            let all: Vec<_> = (0..4).map_while(|_| pool.try_allocate(Self::of_memory(wish)).ok()).collect();
+                            let all: Vec<_> =
+                                (0..4).map_while(|_| pool.try_allocate(Self::of_memory(wish)).ok()).collect();
                             census.may_panic();
                             drop(all);
                         });
@@ -268,7 +267,8 @@ impl<'w> Player<'w> {
     fn wait(&mut self, wish: Wish) {
         let pool = self.pool;
         // Those with a limit pay when they wait, so of them not so many can.
-        let wish = if self.random.bool() { Wish { tenant: [None, Some(7)][self.random.usize(..2)], ..wish } } else { wish };
+        let wish =
+            if self.random.bool() { Wish { tenant: [None, Some(7)][self.random.usize(..2)], ..wish } } else { wish };
         let most = self.world.most_waiting / THREADS;
         if self.waiting >= most {
             return self.listen();
@@ -534,7 +534,8 @@ impl<'w> Player<'w> {
         let status = pool.monitor();
         for tier in &status.tiers {
             let now = &tier.snapshot;
-            let sum = tier.held() + now.free + now.reserved + now.retired + now.dirty + now.maintenance + now.quarantined;
+            let sum =
+                tier.held() + now.free + now.reserved + now.retired + now.dirty + now.maintenance + now.quarantined;
             check!(sum + now.absent == now.capacity, "a slot is lost: {now:?}");
         }
         match self.random.u32(..6) {
@@ -557,11 +558,18 @@ impl<'w> Player<'w> {
                     }
                 }
             }
-            2 => pool.holders().iter().for_each(|holder| check!(!holder.to_string().is_empty(), "a holder that says nothing")),
+            2 => pool
+                .holders()
+                .iter()
+                .for_each(|holder| check!(!holder.to_string().is_empty(), "a holder that says nothing")),
             _ => {
                 let at = self.random.usize(..TENANTS.len());
                 let held = pool.held(pool.tenant(TENANTS[at].0).unwrap());
-                check!(TENANTS[at].2 == i64::MAX || held.slots <= TENANTS[at].2 as u64, "{} holds {held:?}", TENANTS[at].0);
+                check!(
+                    TENANTS[at].2 == i64::MAX || held.slots <= TENANTS[at].2 as u64,
+                    "{} holds {held:?}",
+                    TENANTS[at].0
+                );
             }
         }
     }

@@ -51,8 +51,26 @@ macro_rules! counts {
 }
 
 counts!(
-    rounds, made, allocated, refused, quota, open, timed_out, awaited, cancelled, forgotten, groups, reserved, drawn, lapsed, handles, shared,
-    panics, reconfigured, decisions, resized
+    rounds,
+    made,
+    allocated,
+    refused,
+    quota,
+    open,
+    timed_out,
+    awaited,
+    cancelled,
+    forgotten,
+    groups,
+    reserved,
+    drawn,
+    lapsed,
+    handles,
+    shared,
+    panics,
+    reconfigured,
+    decisions,
+    resized
 );
 
 pub static COUNTS: LazyLock<Counts> = LazyLock::new(Counts::default);
@@ -83,7 +101,8 @@ pub fn eventually(what: &dyn Fn() -> String, mut is_so: impl FnMut() -> bool) {
 
 /// Ends a run that hangs.
 pub fn watch() {
-    let all = || COUNTS.progress.iter().map(|n| n.load(Ordering::Relaxed)).chain([COUNTS.rounds.load(Ordering::Relaxed)]);
+    let all =
+        || COUNTS.progress.iter().map(|n| n.load(Ordering::Relaxed)).chain([COUNTS.rounds.load(Ordering::Relaxed)]);
     thread::spawn(move || {
         let mut before: Vec<u64> = all().collect();
         loop {
