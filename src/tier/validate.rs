@@ -3,9 +3,12 @@
 use super::allocate::{self, Caller, Taken};
 use super::core::{Core, flags};
 use super::lease::Lease;
+use super::magazine::Magazine;
 use super::values::{Payload, rethrow};
 use super::{rebuild, release};
 use crate::clock;
+use crate::slot::header::Site;
+use crate::slot::label::Label;
 use crate::sync::Ordering;
 
 /// A lease whose value may be handed out, or `None`.
@@ -23,7 +26,8 @@ pub(crate) unsafe fn allocate<T: 'static>(core: &'static Core, caller: Caller) -
         if core.flags.load(Ordering::Relaxed) & (flags::VALIDATES | flags::WATCHES_PANICS) == 0 {
             Some(Lease::with_birth(core, index, false))
         } else {
-            examined(core, index, caller)
+            // In parts, so that the caller need not lie in memory.
+            examined(core, index, caller.site, caller.label, caller.magazine)
         }
     }
 }
@@ -34,7 +38,14 @@ pub(crate) unsafe fn allocate<T: 'static>(core: &'static Core, caller: Caller) -
 /// The tier in `core` is one of `T`s, and `index` has just been leased to the caller.
 #[cold]
 #[inline(never)]
-unsafe fn examined<T: 'static>(core: &'static Core, mut index: u32, caller: Caller) -> Option<Lease<T>> {
+unsafe fn examined<T: 'static>(
+    core: &'static Core,
+    mut index: u32,
+    site: Site,
+    label: Label,
+    magazine: Option<&'static Magazine>,
+) -> Option<Lease<T>> {
+    let caller = Caller { site, label, magazine };
     // Ends: each turn but the last takes a slot out of service.
     // SAFETY: by the contract, and as `allocate` leases the next slot to the caller.
     while !unsafe { is_fit::<T>(core, index) } {
