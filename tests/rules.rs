@@ -369,6 +369,26 @@ fn quotas_hold_among_threads() {
     assert!(matches!(error, RequestError::Quota { unit: Unit::Bytes, limit: 320, held: 320, .. }), "{error}");
 }
 
+/// A slot whose value does not pass, and is not replaced, gives back what was paid for it, once: the limit is still exact.
+#[test]
+fn a_value_that_does_not_pass_gives_its_credit_back_once() {
+    let bad = std::sync::Arc::new(AtomicBool::new(false));
+    let (check, factory) = (bad.clone(), bad.clone());
+    let tier = Tier::builder("checked")
+        .capacity(4)
+        .validate_on_allocate(move |_: &mut u64| !check.load(Ordering::Relaxed))
+        .try_build_with(move || if factory.load(Ordering::Relaxed) { Err("none") } else { Ok(0) })
+        .unwrap();
+    let pool = Pool::builder().tier(tier).tenant(TenantRules::new("t").hard(Limit::slots(2))).build().unwrap();
+    let (t, mine) = (pool.tenant("t").unwrap(), Request::<Memory>::of::<u64>("checked").tenant("t"));
+    let one = pool.try_allocate(mine).unwrap();
+    bad.store(true, Ordering::Relaxed);
+    assert!(pool.try_allocate(mine).is_err());
+    assert_eq!(pool.held(t).slots, 1);
+    drop(one);
+    assert_eq!(pool.held(t).slots, 0);
+}
+
 /// A soft limit may be exceeded while nobody wants the slots; from then on its tenant gets no more.
 #[test]
 fn a_soft_limit_holds_while_others_want_theirs() {
