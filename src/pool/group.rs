@@ -1,7 +1,7 @@
 //! Several requests, all or nothing, without deadlock.
 //!
 //! First all of them are tried, without a wait. If one is refused, everything goes back, and if the caller may wait, it takes them one by
-//! one in the order of their tiers' numbers, which is the same for all groups of the process: so of all who hold something and wait, the
+//! one in the order in which their tiers were built, which is the same for all groups of the process: so of all who hold something and wait, the
 //! one that waits for the highest tier waits for somebody who goes on (Havender 1968). Two things would break that argument:
 //!
 //! - Slots of one tier have no order among themselves: two groups that each want two of its two slots could each hold one. So who waits
@@ -66,8 +66,8 @@ pub enum How {
 /// One member, at its place in the order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Step {
-    /// The tier's number.
-    tier: u32,
+    /// The tier's place in the order of all tiers of the process.
+    tier: u64,
     /// Which member.
     place: usize,
     /// The tier's row.
@@ -78,7 +78,12 @@ struct Step {
 
 impl Step {
     fn new<K: Send + 'static>(attempt: &Attempt<'_, K>, place: usize) -> Self {
-        Step { tier: attempt.tier.core().id, place, row: attempt.plan.route.row, class: attempt.plan.label.class }
+        Step {
+            tier: attempt.tier.core().life().serial,
+            place,
+            row: attempt.plan.route.row,
+            class: attempt.plan.label.class,
+        }
     }
 }
 

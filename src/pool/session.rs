@@ -1,7 +1,8 @@
 //! Sessions: who holds several slots at a time, and waits for more, without a deadlock.
 //!
 //! A session is whatever takes slots for one piece of work; leases travel between threads, so a thread is none. There are two
-//! ways to be safe. Without a claim, a session waits in the order of tiers only ([`order`](crate::admission::order)): who would
+//! ways to be safe. Without a claim, a session waits in the order of tiers only, that in which they were built, as a pool builds its memory tiers by
+//! size ([`order`](crate::admission::order)): who would
 //! wait against it is refused, before it waits, with both lines named. With a [claim](Session::claim) it may take slots in any
 //! order, and waits for the [banker](crate::admission::banker)'s consent as well as for the slot.
 //!
@@ -42,7 +43,7 @@ struct Table {
 /// One session.
 #[derive(Default)]
 struct Entry {
-    /// By the tiers' numbers, which is the order in which groups are taken too.
+    /// By the tiers' places in the order in which they were built, in which groups are taken too.
     holdings: Holdings,
     /// By rows.
     holds: Vec<(usize, Site)>,
@@ -83,6 +84,8 @@ impl Sessions {
 }
 
 /// Takes slots for one piece of work, several at a time, without the risk of a deadlock: from [`Pool::session`].
+///
+/// The order of tiers is that in which they were built: those that were given to the pool come first, then its memory tiers by size.
 ///
 /// ```
 /// use tierpool::{Pool, Request, RequestError};
@@ -241,7 +244,7 @@ impl Session {
             },
         };
         let row = pool.row_index(lease.handle().tier()).unwrap_or(attempt.plan.route.row);
-        let tier = lease.handle().tier() as usize;
+        let tier = pool.inner.rows[row].tier.core().life().serial as usize;
         self.with(|entry| {
             entry.holdings.add(tier, site);
             entry.holds.push((row, site));
@@ -254,10 +257,11 @@ impl Session {
     }
 
     fn check_order<K: Send + 'static>(&self, attempt: &Attempt<'_, K>, site: Site) -> Result<(), RequestError> {
-        let wanted = attempt.tier.core().id as usize;
+        let wanted = attempt.tier.core().life().serial as usize;
         self.with(|entry| entry.holdings.check_wait(wanted, site)).map_err(|why| {
-            let row = self.shared.pool.row_index(why.held as u32);
-            let held = row.map_or("", |row| self.shared.pool.inner.rows[row].tier.name());
+            let rows = &self.shared.pool.inner.rows;
+            let row = rows.iter().find(|row| row.tier.core().life().serial as usize == why.held);
+            let held = row.map_or("", |row| row.tier.name());
             RequestError::Order { held, held_at: why.held_at, wanted: attempt.tier.name(), wanted_at: site }
         })
     }
@@ -371,7 +375,7 @@ pub struct SessionLease<K: 'static> {
 
 struct Hold {
     shared: Arc<Shared>,
-    /// The tier's number.
+    /// The tier's place in the order.
     tier: usize,
     row: usize,
     site: Site,

@@ -312,6 +312,7 @@ impl<T: Send + 'static> TierBuilder<T> {
         let config = config.into_iter().filter(|(wanted, _)| *wanted).fold(0, |all, (_, flag)| all | flag);
         let (segments, payload) = unused.used();
         let life = Box::into_raw(Box::new(Life {
+            serial: SERIAL.fetch_add(1, Ordering::Relaxed),
             accountant: OnceLock::new(),
             min,
             segments,
@@ -351,6 +352,9 @@ impl<T: Send + 'static> TierBuilder<T> {
         Unopened::<T> { core, filled: 0, _values: PhantomData }.open(config)
     }
 }
+
+/// See [`Life::serial`]. Plain `std`: no model depends on it.
+static SERIAL: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
 
 /// Memory for a payload that no tier uses yet.
 struct Unused {

@@ -20,6 +20,8 @@ pub(crate) type Ignore = Box<dyn Fn(&Location<'static>) -> bool + Send + Sync>;
 
 /// See the module's header. Built with the tier, never changed but for the accountant's coming, dropped with its last value.
 pub(crate) struct Life {
+    /// Counts the tiers of the process in the order in which they were built: the order in which slots of several are waited for.
+    pub(crate) serial: u64,
     /// Who counts on whose account slots are held, once somebody does.
     pub(crate) accountant: OnceLock<Arc<dyn Accountant>>,
     /// Slots that the tier does not shrink below.
