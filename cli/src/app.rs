@@ -11,6 +11,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::clock::Clock;
 use crate::replay::{self, Options, ReplayError};
+use crate::scarcity::{self, Load};
 use crate::trace::{self, Format, MOST_OPERATIONS, Reading, Trace, TraceError};
 use crate::{report, samples, units};
 
@@ -29,6 +30,8 @@ enum Command {
     /// Replay recorded traces and report counts, leaks and times.
     #[command(after_help = RECORDING)]
     Replay(Replay),
+    /// Run a load with more demand than slots, without the pool's rules and with them: who got what?
+    Scarcity(Scarcity),
 }
 
 const RECORDING: &str = "\
@@ -77,6 +80,55 @@ struct Replay {
     format: Option<FormatName>,
 }
 
+#[derive(Debug, Args)]
+struct Scarcity {
+    /// The load, in TOML [default: the project's samples/scarcity.toml].
+    file: Option<PathBuf>,
+
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+
+    /// Also draw the waits.
+    #[arg(long, value_name = "FILE.svg")]
+    chart: Option<PathBuf>,
+}
+
+impl Scarcity {
+    fn run(self) -> Result<(), AppError> {
+        let path = match self.file {
+            Some(path) => path,
+            None => samples::directory().ok_or(AppError::NoSamples)?.join("scarcity.toml"),
+        };
+        let failed = |problem: String| AppError::Load { path: path.clone(), problem };
+        let text = std::fs::read_to_string(&path)
+            .map_err(|error| failed(format!("cannot be read as text: {error}; give a load in TOML")))?;
+        let load = Load::parse(&text).map_err(|error| failed(error.to_string()))?;
+        let bar = Bar::new();
+        bar.begin("without the rules".to_owned());
+        let without = scarcity::run(&load.without_rules(), &|done| bar.set(done)).map_err(failed)?;
+        bar.begin("with the rules".to_owned());
+        let with = scarcity::run(&load, &|done| bar.set(done)).map_err(failed)?;
+        bar.finish();
+        if let Some(chart) = &self.chart {
+            scarcity::chart(chart, &without, &with).map_err(|problem| io::Error::other(problem))?;
+        }
+        let out = if self.json {
+            format!(
+                "{}\n",
+                serde_json::json!({ "slots": load.slots, "seconds": load.seconds, "without": without, "with": with })
+            )
+        } else {
+            scarcity::text(&load, &without, &with)
+        };
+        match io::stdout().lock().write_all(out.as_bytes()) {
+            // Whoever reads has read enough.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            other => Ok(other?),
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum FormatName {
     /// `Alloc(bytes),` and `Free(number),`.
@@ -116,6 +168,14 @@ pub enum AppError {
         /// Why.
         source: ReplayError,
     },
+    /// A load cannot be run.
+    #[error("{}: {problem}", .path.display())]
+    Load {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, at which line, and what to do.
+        problem: String,
+    },
     /// The output could not be written.
     #[error("the report could not be written: {0}")]
     Output(#[from] io::Error),
@@ -125,7 +185,7 @@ impl AppError {
     /// What the process exits with: 2 for what the user gave it, 1 for the rest.
     pub fn exit_code(&self) -> u8 {
         match self {
-            AppError::Trace { .. } | AppError::NoTraces { .. } | AppError::NoSamples => 2,
+            AppError::Trace { .. } | AppError::NoTraces { .. } | AppError::NoSamples | AppError::Load { .. } => 2,
             AppError::Replay { source: ReplayError::Tiers(crate::tiers::TiersError::TooMuchMemory { .. }), .. } => 2,
             AppError::Replay { .. } | AppError::Output(_) => 1,
         }
@@ -140,6 +200,7 @@ impl App {
     pub fn run(self) -> Result<(), AppError> {
         match self.command {
             Some(Command::Replay(replay)) => replay.run(),
+            Some(Command::Scarcity(scarcity)) => scarcity.run(),
             None => Replay::of_samples().run(),
         }
     }

@@ -2,7 +2,8 @@
 //!
 //! In reading order: [`trace`] reads what a program allocated and freed; [`classes`] says which slot serves which size;
 //! [`tiers`] is the only file that knows tierpool; [`replay`] plays a trace through tiers and through the system
-//! allocator, and times both; [`report`] tells a person or a program what came of it; [`samples`] finds the traces
+//! allocator, and times both; [`report`] tells a person or a program what came of it; [`scarcity`] runs
+//! a described load on a pool; [`samples`] finds the traces
 //! that come with the project; [`app`] is the command line.
 #![forbid(unsafe_code)]
 
@@ -12,6 +13,7 @@ pub mod clock;
 pub mod replay;
 pub mod report;
 pub mod samples;
+pub mod scarcity;
 pub mod tiers;
 pub mod trace;
 pub mod units;
