@@ -111,7 +111,7 @@ impl Scarcity {
         let with = scarcity::run(&load, &|done| bar.set(done)).map_err(failed)?;
         bar.finish();
         if let Some(chart) = &self.chart {
-            scarcity::chart(chart, &without, &with).map_err(|problem| io::Error::other(problem))?;
+            scarcity::chart(chart, &without, &with).map_err(io::Error::other)?;
         }
         let out = if self.json {
             format!(

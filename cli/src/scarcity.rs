@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use tierpool::{Limit, Pool, Priority, Request, RequestError, TenantRules, Tier, Watermarks, jain_index};
 use toml::Spanned;
 
-use crate::units::{counted, nanos, percent};
+use crate::units::{count, counted, nanos, percent};
 
 /// A load, as its TOML file describes it.
 #[derive(Clone, Debug)]
@@ -156,14 +156,11 @@ impl Load {
     }
 
     /// The slots that each tenant is due on average: the more urgent priorities first, within one by weight, nobody more
-    /// than it can use or its quota, and what one leaves goes to the others (max-min). The marks bound each priority.
+    /// than it can use or its quota, and what one leaves goes to the others (max-min). What watermarks keep free is not taken off: it shows as a shortfall.
     pub fn due(&self) -> Vec<f64> {
         let mut due = vec![0.0; self.tenants.len()];
-        let [min, low, high] = self.watermarks.unwrap_or_default();
         let mut taken = 0.0;
-        for (urgency, kept) in
-            [(Urgency::Critical, 0), (Urgency::High, min), (Urgency::Normal, low), (Urgency::Low, high)]
-        {
+        for urgency in [Urgency::Critical, Urgency::High, Urgency::Normal, Urgency::Low] {
             let members: Vec<usize> = (0..due.len()).filter(|&index| self.tenants[index].priority == urgency).collect();
             let claims: Vec<(f64, f64)> = members
                 .iter()
@@ -173,7 +170,7 @@ impl Load {
                     (tenant.weight.into(), tenant.quota.map_or(wants, |quota| wants.min(quota as f64)))
                 })
                 .collect();
-            let room = ((self.slots - kept) as f64 - taken).max(0.0);
+            let room = (self.slots as f64 - taken).max(0.0);
             for (&index, share) in members.iter().zip(max_min(room, &claims)) {
                 due[index] = share;
                 taken += share;
@@ -331,7 +328,7 @@ fn work(pool: &Pool, tenant: &TenantLoad, end: Instant) -> Result<Tally, String>
         Urgency::High => Priority::High,
         Urgency::Critical => Priority::Critical,
     };
-    let request = Request::<u64>::of("slots").tenant(tenant.name.as_str()).priority(priority);
+    let request = Request::of::<u64>("slots").tenant(tenant.name.as_str()).priority(priority);
     let prepared = pool.prepare(request).map_err(|error| error.to_string())?;
     let [hold, think] = [tenant.hold_ms, tenant.think_ms].map(|ms| Duration::from_secs_f64(ms / 1e3));
     let mut tally = Tally::new();
@@ -376,14 +373,15 @@ pub fn text(load: &Load, without: &Run, with: &Run) -> String {
     table.set_header(["tenant", "rules", "due", "got", "served", "refused", "wait 50 %", "wait 99 %", "longest"]);
     let ms = |ms: f64| nanos(ms * 1e6);
     for (before, after) in without.tenants.iter().zip(&with.tenants) {
-        for (name, rules, got) in [(before.tenant.as_str(), "without", before), ("", "with", after)] {
+        let urgency = format!("({})", format!("{:?}", after.priority).to_lowercase());
+        for (name, rules, got) in [(before.tenant.as_str(), "without", before), (urgency.as_str(), "with", after)] {
             table.add_row([
                 name.to_owned(),
                 rules.to_owned(),
                 format!("{:.1}", got.due_slots),
                 format!("{:.1}", got.got_slots),
                 got.served.to_string(),
-                (got.refused_quota + got.refused_tier).to_string(),
+                refusals(got),
                 ms(got.wait_p50_ms),
                 ms(got.wait_p99_ms),
                 ms(got.wait_max_ms),
@@ -401,7 +399,7 @@ pub fn text(load: &Load, without: &Run, with: &Run) -> String {
     let _ = writeln!(out, "\n{}\n", table.trim_fmt());
     let _ = writeln!(
         out,
-        "  due and got: slots on average. Jain's index of got by due: {} without, {} with.",
+        "  due and got: slots on average; due by priority, then weight, up to demand and quota. What is\n  refused is tried again after a hold time, and is not among the waits. Jain's index of got by due: {} without, {} with.",
         jain(without),
         jain(with)
     );
@@ -409,14 +407,23 @@ pub fn text(load: &Load, without: &Run, with: &Run) -> String {
         let (b, a) = (before.wait_p99_ms, after.wait_p99_ms);
         let _ = writeln!(
             out,
-            "  {}: with the rules 99 % waited at most {} instead of {}, and it got {} of its due.",
+            "  {}: with the rules 99 % waited at most {} instead of {}, it got {} of its due{}.",
             after.tenant,
             ms(a),
             ms(b),
-            percent(if after.due_slots > 0.0 { after.got_slots / after.due_slots } else { 1.0 })
+            percent(if after.due_slots > 0.0 { after.got_slots / after.due_slots } else { 1.0 }),
+            if refusals(after) == "–" { String::new() } else { format!("; refused beside: {}", refusals(after)) }
         );
     }
     out
+}
+
+/// Refusals by their reason.
+fn refusals(got: &Got) -> String {
+    let parts = [(got.refused_quota, "quota"), (got.refused_tier, "tier")];
+    let parts: Vec<String> =
+        parts.iter().filter(|part| part.0 > 0).map(|(number, why)| format!("{} {why}", count(*number))).collect();
+    if parts.is_empty() { "–".to_owned() } else { parts.join(", ") }
 }
 
 /// Draws each tenant's 99 % wait, without and with the rules.

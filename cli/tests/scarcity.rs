@@ -1,0 +1,95 @@
+//! `tierpool scarcity`: what is due, what a load may say, what is printed. Nothing here depends on how fast the machine is.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use tierpool_cli::scarcity::{Load, max_min};
+
+const SMALL: &str = "slots = 3\nseconds = 0.2\nwatermarks = [0, 0, 1]\n\n[[tenant]]\nname = \"a\"\npriority = \"high\"\n\
+                     threads = 1\nhold_ms = 1\nthink_ms = 1\n\n[[tenant]]\nname = \"b\"\npriority = \"low\"\nquota = 1\n\
+                     threads = 4\nhold_ms = 1\n";
+
+fn file(name: &str, text: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("scarcity-{}-{name}", std::process::id()));
+    fs::write(&path, text).unwrap();
+    path
+}
+
+fn tierpool(arguments: &[&str], path: &Path) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_tierpool")).arg("scarcity").args(arguments).arg(path).output().unwrap()
+}
+
+#[test]
+fn what_one_leaves_goes_to_the_others_by_weight() {
+    assert_eq!(max_min(12.0, &[(1.0, 9.0), (2.0, 9.0)]), [4.0, 8.0]);
+    assert_eq!(max_min(12.0, &[(1.0, 2.0), (1.0, 9.0), (1.0, 9.0)]), [2.0, 5.0, 5.0]);
+    assert_eq!(max_min(12.0, &[(1.0, 9.0), (3.0, 3.0)]), [9.0, 3.0]);
+    assert_eq!(max_min(12.0, &[(1.0, 2.0), (1.0, 3.0)]), [2.0, 3.0]);
+    assert_eq!(max_min(0.0, &[(1.0, 2.0)]), [0.0]);
+    assert!(max_min(1.0, &[]).is_empty());
+}
+
+#[test]
+fn due_is_bounded_by_demand_quota_and_marks() {
+    let load = Load::parse(SMALL).unwrap();
+    // One thread, half of the time; a quota of one of the two slots that low requests may have.
+    assert_eq!(load.due(), [0.5, 1.0]);
+    assert_eq!(load.without_rules().due(), [0.5, 2.5]);
+}
+
+#[test]
+fn a_bad_load_is_refused_with_its_line() {
+    for (from, to, line, word) in [
+        ("slots = 3", "slots = 0", 1, "slots = 0"),
+        ("slots = 3", "slots = \"x\"", 1, "invalid type"),
+        ("seconds = 0.2", "seconds = nan", 2, "0.05 to 600"),
+        ("[0, 0, 1]", "[0, 0, 3]", 3, "below slots"),
+        ("[0, 0, 1]", "[1, 0, 2]", 3, "rising"),
+        ("threads = 1", "thread = 1", 8, "unknown field `thread`"),
+        ("\"high\"", "\"urgent\"", 7, "unknown variant `urgent`"),
+        ("\"b\"", "\"a\"", 12, "a name of its own"),
+        ("quota = 1", "quota = 9", 12, "quota out of range"),
+        ("quota = 1", "weight = 0", 12, "weight 0"),
+        ("threads = 4", "threads = 99999", 12, "threads"),
+        ("hold_ms = 1\nthink_ms = 1", "hold_ms = -1", 5, "hold_ms"),
+        ("slots = 3", "slots == 3", 1, ""),
+    ] {
+        assert!(SMALL.contains(from), "{from}");
+        let error = Load::parse(&SMALL.replacen(from, to, 1)).expect_err(to);
+        assert_eq!(error.line, line, "{to}: {error}");
+        assert!(error.problem.contains(word), "{to}: {error}");
+    }
+}
+
+#[test]
+fn a_bad_file_exits_with_2_and_prints_nothing_else() {
+    let path = file("bad.toml", "slots = 0\nseconds = 1\n");
+    for path in [path.as_path(), Path::new("/no/such/load.toml")] {
+        let output = tierpool(&[], path);
+        assert_eq!(output.status.code(), Some(2));
+        assert!(output.stdout.is_empty());
+        let err = String::from_utf8_lossy(&output.stderr);
+        assert!(err.contains(&*path.to_string_lossy()) && err.lines().count() == 1, "{err}");
+    }
+}
+
+#[test]
+fn a_run_loses_no_slot_and_tells_all_in_json_and_in_the_chart() {
+    let (path, chart) = (file("small.toml", SMALL), file("small.svg", ""));
+    let output = tierpool(&["--json", "--chart", chart.to_str().unwrap()], &path);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let object: Value = serde_json::from_slice(&output.stdout).unwrap();
+    for run in [&object["without"], &object["with"]] {
+        assert_eq!(run["lost_slots"], 0);
+        let tenants = run["tenants"].as_array().unwrap();
+        assert_eq!(tenants.iter().map(|got| got["tenant"].as_str().unwrap()).collect::<Vec<_>>(), ["a", "b"]);
+        let got: f64 = tenants.iter().map(|got| got["got_slots"].as_f64().unwrap()).sum();
+        assert!(got > 0.0 && got <= 3.01, "no more than there is: {got}");
+    }
+    assert_eq!(object["without"]["tenants"][1]["refused_quota"], 0);
+    assert!(object["with"]["tenants"][1]["got_slots"].as_f64().unwrap() <= 1.01, "its quota is 1");
+    let svg = fs::read_to_string(&chart).unwrap();
+    assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"), "{svg}");
+}
