@@ -576,3 +576,18 @@ fn a_reservation_finds_the_reserve_under_scarcity() {
     let reserved = pool.reserve(request().priority(Priority::Critical), 2).unwrap();
     assert_eq!(reserved.left(), 2);
 }
+
+/// A slot that is free ends no use when it is set apart: its last tenant gets nothing back twice.
+#[test]
+fn setting_free_slots_apart_gives_no_credit_back() {
+    let pool = pool(8).tenant(TenantRules::new("t").hard(Limit::slots(4))).build().unwrap();
+    let mine = request().tenant("t");
+    let t = pool.tenant("t").unwrap();
+    for size in [6, 0, 5, 2] {
+        drop((0..4).map(|_| pool.try_allocate(mine).unwrap()).collect::<Vec<_>>());
+        pool.set_watermarks("buffers", Watermarks { min: 0, low: 0, high: size }).unwrap();
+        assert_eq!(pool.held(t).slots, 0);
+        let held: Vec<_> = std::iter::from_fn(|| pool.try_allocate(mine).ok()).collect();
+        assert_eq!(held.len(), 4, "{size}");
+    }
+}

@@ -186,12 +186,6 @@ impl Header {
         account
     }
 
-    /// For the holder only: on which account the slot is held.
-    #[inline(always)]
-    pub(crate) fn account(&self) -> u16 {
-        unpack_stamp(self.stamp.load(Ordering::Relaxed)).1
-    }
-
     /// For the holder only: on which account the slot is held from now on.
     pub(crate) fn set_account(&self, account: u16) {
         let (tick, _, thread) = unpack_stamp(self.stamp.load(Ordering::Relaxed));

@@ -1,7 +1,8 @@
 //! On whose account slots are held, for a tier whose pool counts what its tenants hold.
 //!
 //! Who allocates has paid before, and the slot's header says on which account ([`Label::account`](crate::slot::label::Label)). Whatever
-//! ends the use of the slot gives back what it took ([`settle`]), once: the header forgets the account, or is written anew next. That comes before
+//! ends the use of the slot gives back what it took ([`settle`]), once: the header forgets the account.
+//! It has to: a slot that is free may be taken aside and given back, which ends no use. That comes before
 //! the slot is anybody else's, so that an account is never charged for less than what is held on it.
 
 use std::sync::Arc;
@@ -37,11 +38,10 @@ pub(crate) fn settle(core: &Core, magazine: Option<&Magazine>, index: u32) {
     }
 }
 
-/// The same on the hot path, where it is known that there may be something, and where the slot is free or buried next: so
-/// the header need not forget.
+/// The same on the hot path, where it is known that there may be something.
 #[inline(never)]
-pub(crate) fn settle_last(core: &Core, magazine: &Magazine, index: u32) {
-    give_back(core, Some(magazine), core.header(index).account());
+pub(crate) fn settle_held(core: &Core, magazine: &Magazine, index: u32) {
+    give_back(core, Some(magazine), core.header(index).take_account());
 }
 
 #[inline(always)]

@@ -99,7 +99,7 @@ fn attempt(
         if now & SLOW != 0 {
             return Reached::Mark;
         }
-        account::settle_last(core, magazine, index);
+        account::settle_held(core, magazine, index);
     }
     give(core, free, index, site);
     // Pairs with the heavy fences of `close` and of a new waiter: either its look finds the word just given, or the
