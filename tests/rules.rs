@@ -591,3 +591,42 @@ fn setting_free_slots_apart_gives_no_credit_back() {
         assert_eq!(held.len(), 4, "{size}");
     }
 }
+
+/// The same whatever else takes free slots aside: a look at all of them, for one.
+#[test]
+fn a_look_at_free_slots_gives_no_credit_back() {
+    let tier: Tier<u64> = Tier::builder("looked").capacity(8).build_with(|| 0).unwrap();
+    let pool = Pool::builder().tier(tier.clone()).tenant(TenantRules::new("t").hard(Limit::slots(2))).build().unwrap();
+    let mine = Request::<Memory>::of::<u64>("looked").tenant("t");
+    for _ in 0..3 {
+        drop([pool.try_allocate(mine).unwrap(), pool.try_allocate(mine).unwrap()]);
+        tier.retain(|_| true);
+    }
+    assert_eq!(std::iter::from_fn(|| pool.try_allocate(mine).ok()).collect::<Vec<_>>().len(), 2);
+}
+
+/// Ageing holds beside a reserve too: while urgent requests wait all the time, the low one is served, from what is not reserved.
+#[test]
+fn the_urgent_do_not_keep_the_reserve_turning_past_who_has_waited() {
+    let marks = Watermarks { min: 2, low: 2, high: 2 };
+    let pool = pool(4).watermarks("buffers", marks).ageing(Duration::from_millis(10)).build().unwrap();
+    let urgent = request().priority(Priority::Critical);
+    let mut held: Vec<_> = (0..4).map(|_| pool.try_allocate(urgent).unwrap()).collect();
+    let mut context = Context::from_waker(Waker::noop());
+    let mut low = pin!(pool.allocate_async(request().priority(Priority::Low)));
+    assert!(low.as_mut().poll(&mut context).is_pending());
+    let mut waiting = Vec::new();
+    let served = (0..40).any(|_| {
+        waiting.push(Box::pin(pool.allocate_async(urgent)));
+        waiting.iter_mut().for_each(|future| {
+            if let Poll::Ready(lease) = future.as_mut().poll(&mut context) {
+                held.push(lease.unwrap());
+            }
+        });
+        thread::sleep(Duration::from_millis(15));
+        drop((!held.is_empty()).then(|| held.remove(0)));
+        waiting.clear();
+        low.as_mut().poll(&mut context).is_ready()
+    });
+    assert!(served, "passed for 40 releases and 60 ageing times");
+}

@@ -3,7 +3,7 @@
 use std::any::type_name;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::error::PoolError;
@@ -383,6 +383,9 @@ fn accounts(rules: &QuotaRules, lines: &[Option<usize>], rows: &[Row]) -> Result
 /// Has the tiers count what tenants hold, and those who wait for them served in the order that the rules say.
 fn govern(accounts: &Arc<Accounts>, rows: &mut [Row], ageing: Duration, fairness: Fairness) -> Result<(), PoolError> {
     let slots: Vec<u64> = rows.iter().map(|row| row.tier.capacity() as u64).collect();
+    static GOVERNING: Mutex<()> = Mutex::new(());
+    // One pool at a time, so that what is found here still holds below. Nothing in here panics.
+    let _alone = GOVERNING.lock().unwrap_or_else(PoisonError::into_inner);
     let counts = accounts.tenants().next().is_some();
     if let Some(row) = rows.iter().find(|row| counts && row.tier.core().life().accountant.get().is_some()) {
         return Err(PoolError::Governed { tier: row.tier.name() });

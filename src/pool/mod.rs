@@ -29,7 +29,7 @@ mod rules;
 pub(crate) mod session;
 
 use std::fmt;
-use std::panic::Location;
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -60,6 +60,7 @@ use crate::sync::{AtomicU64, Ordering};
 use crate::tier::future::Patience;
 use crate::tier::lease::Lease;
 use crate::tier::report::Holder;
+use crate::tier::values::rethrow;
 
 /// Tiers of several sizes and kinds behind one door: requests are routed to the smallest tier that fits, or to the one they name.
 ///
@@ -406,9 +407,11 @@ impl Pool {
     /// Closes all tiers, those too that are used elsewhere; see [`Tier::close`](crate::Tier::close).
     ///
     /// # Panics
-    /// As [`Tier::close`](crate::Tier::close).
+    /// As [`Tier::close`](crate::Tier::close), when all are closed.
     pub fn close(&self) {
-        self.inner.rows.iter().for_each(|row| row.tier.close());
+        let close = |row: &Row| catch_unwind(AssertUnwindSafe(|| row.tier.close())).err();
+        let panics: Vec<_> = self.inner.rows.iter().filter_map(close).collect();
+        rethrow(panics.into_iter().next());
     }
 
     /// Closes all tiers, and waits at most `patience` in all until every slot has come back.

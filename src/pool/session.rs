@@ -153,7 +153,7 @@ impl Session {
         for &(name, slots) in most {
             let row = inner.rows.iter().position(|row| row.tier.name() == name);
             let row = row.ok_or(RequestError::NoTier { name: super::error::ShortName::new(name) })?;
-            claim[row] += slots as u64;
+            claim[row] = u64::saturating_add(claim[row], slots as u64);
         }
         let mut table = inner.sessions.lock();
         let Table { sessions, banker, .. } = &mut *table;

@@ -314,7 +314,7 @@ const ADDRESS_BITS: u32 = 48;
 
 /// Whether the addresses of this process's source lines leave room for a tag: no system known places a program higher.
 pub(crate) fn sites_fit() -> bool {
-    address(Location::caller()) >> (ADDRESS_BITS - 1) == 0
+    address(Location::caller()) >> ADDRESS_BITS == 0
 }
 
 #[inline(always)]
@@ -331,7 +331,7 @@ fn pack_site(site: Site, tag: Tag) -> u64 {
 fn unpack_site(bits: u64) -> (Option<Site>, Tag) {
     let address = bits & ((1 << ADDRESS_BITS) - 1);
     // SAFETY: the field holds zero, or the address of a `&'static Location` and a tag above it: `sites_fit` was asked before
-    // the first header was made, and all lines of a program lie within the lower half of the 48 bits as its first one does.
+    // the first header was made, and all lines of a program lie within 48 bits, as its first one does.
     (
         unsafe { ptr::with_exposed_provenance::<Location<'static>>(address as usize).as_ref() },
         Tag((bits >> ADDRESS_BITS) as u16),

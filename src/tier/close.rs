@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::core::{Core, HELD, flags};
 use super::values::{Panic, Payload, rethrow};
-use super::{account, attach, clean, epoch, report, scarcity, wait};
+use super::{account, attach, clean, epoch, report, reserve, scarcity, wait};
 use crate::error::CloseError;
 use crate::slot::word::{State, Word};
 use crate::sync::Ordering;
@@ -66,11 +66,12 @@ fn sweep<T: 'static>(core: &'static Core, orphaned: bool) -> Option<Panic> {
         loop {
             let word = header.word();
             let idle = match word.state() {
-                State::Free | State::Counted | State::Reserved | State::Quarantined => true,
+                State::Free | State::Counted | State::Quarantined => true,
                 // Nobody is left who could bring the handle, or who could have pinned the value.
                 State::Detached | State::Shared | State::Retired => orphaned,
-                // Held: its holder will find the flag. Dirty: see below. Absent: done.
+                // Held: its holder will find the flag. Dirty and reserved: see below. Absent: done.
                 State::Dirty
+                | State::Reserved
                 | State::Maintenance
                 | State::SharedLease
                 | State::Claimed
@@ -92,7 +93,7 @@ fn sweep<T: 'static>(core: &'static Core, orphaned: bool) -> Option<Panic> {
             }
         }
     }
-    panic.or(clean::bury_all::<T>(core))
+    panic.or(clean::bury_all::<T>(core)).or(reserve::bury_all::<T>(core))
 }
 
 /// A slot given back to a closed tier: `Absent`, unless the sweep or another was faster. A panic in the value's `Drop`

@@ -55,7 +55,7 @@ pub(crate) fn take(capacity: usize) -> Result<&'static Core, NoCore> {
     // Each of loom's executions makes its own blocks, and none has more than two tiers.
     let number = if cfg!(loom) { builders.made % 2 } else { builders.made };
     let entry = TABLE.get(number).ok_or(NoCore::Table)?;
-    assert!(sites_fit(), "tierpool needs source lines below 2^47: this system places programs higher");
+    assert!(sites_fit(), "tierpool needs source lines below 2^48: this system places programs higher");
     let core = Core::new(number as u32, slots).ok_or(NoCore::Memory)?;
     builders.made += 1;
     // Release: pairs with the Acquire in `core`.

@@ -16,7 +16,8 @@
 //! **The flag is not lost.** When nothing is due any more it is cleared, by a compare-exchange of all flags; who sets it
 //! raises their epoch. So a clearing that began before something became due fails.
 //!
-//! A slot in the hands of a release between its two steps is still that release's.
+//! A slot in the hands of a release between its two steps is still that release's: a closer leaves it alone, and takes only those to
+//! which it has a right. So a release that is stopped there still has its slot, and its tier cannot end before it has gone on.
 //!
 //! The marks are Linux's watermarks (min, low, high) for zones of memory, as a partition.
 
@@ -209,6 +210,15 @@ pub(crate) fn refill<T: 'static>(core: &'static Core, taken: Taken, site: Option
     })
 }
 
+/// For a closer: drops the values of what is reserved. The first panic is returned.
+pub(crate) fn bury_all<T: 'static>(core: &'static Core) -> Option<Panic> {
+    let mut panic = None;
+    while let Some(Taken { word, index }) = take_out(core, 0) {
+        panic = panic.or(close::bury::<T>(core, index, word).err());
+    }
+    panic
+}
+
 /// The slot is reserved from here on.
 fn put(core: &Core, taken: Taken, site: Option<Site>) -> Word {
     let reserved = taken.word.to(State::Reserved);
@@ -236,12 +246,13 @@ pub(crate) fn set_marks(core: &'static Core, marks: Marks) -> Result<(), Panic> 
         core.reserve.due.fetch_sub((old.size() - marks.size()).into(), Ordering::Relaxed);
     }
     drop(changing);
+    let mut panic = None;
     for index in (0..core.headers().len() as u32).rev() {
         if core.reserve.due.load(Ordering::Relaxed) <= 0 {
             break;
         }
         if let Some(taken) = take_aside(core, index, core.header(index).word()) {
-            give_back(core, taken)?;
+            panic = panic.or(give_back(core, taken).err());
         }
     }
     while core.reserve.surplus() {
@@ -252,11 +263,12 @@ pub(crate) fn set_marks(core: &'static Core, marks: Marks) -> Result<(), Panic> 
         };
         let aside = word.to(State::Maintenance);
         if core.header(index).compare_exchange(word, aside) {
-            give_back(core, Taken { word: aside, index })?;
+            panic = panic.or(give_back(core, Taken { word: aside, index }).err());
         }
     }
     // Somebody who waits may now go below what was his mark.
-    wait::attend(core, None)
+    let attended = wait::attend(core, None);
+    panic.map_or(attended, Err)
 }
 
 /// A slot that was taken aside goes to the reserve if that is due, and else to all. Counts as no release.

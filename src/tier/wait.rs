@@ -326,6 +326,11 @@ impl Queue {
         }
     }
 
+    /// Whether nobody waits who is more urgent.
+    fn is_most_urgent(&self, rank: Rank) -> bool {
+        self.entries.keys().next().is_none_or(|first| first.flow.behind >= rank.flow.behind)
+    }
+
     fn remove(&mut self, core: &Core, rank: Rank) -> Option<Entry> {
         let entry = self.entries.remove(&rank)?;
         self.order.iter_mut().for_each(|order| order.leaves(rank.flow));
@@ -517,7 +522,8 @@ fn serve(core: &'static Core, queue: &mut Queue, given: Option<Hint>) -> Option<
     });
     let (rank, taken) = match claimed {
         Some(taken) => (rank, taken),
-        None if now & flags::RESERVES != 0 => from_reserve(core, queue)?,
+        // Not past somebody who has waited for so long that he comes first: the reserve fills up, and the next slot is his.
+        None if now & flags::RESERVES != 0 && queue.is_most_urgent(rank) => from_reserve(core, queue)?,
         None => return None,
     };
     Some((queue.grant(core, rank, taken.index)?, true))

@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 
 use crate::player::Player;
 use crate::report::*;
-use crate::values::give_back;
+use crate::values::{give_back, guard};
 use crate::world::World;
 
 const THREADS: usize = 4;
@@ -55,7 +55,7 @@ fn round(seed: u64, time: Duration) {
             .collect();
         thread::sleep(time);
         if world.closes_busy {
-            world.pool.close();
+            guard(|| world.pool.close()); // some value's `Drop` panics
             thread::sleep(Duration::from_millis(5));
         }
         stop.store(true, Ordering::Relaxed);

@@ -234,12 +234,11 @@ impl<'w> Player<'w> {
             }
             89 => self.cancel_some(),
             90 => self.forget(),
-            91..95 => {
-                if self.random.u32(..4) == 0 {
-                    count(&COUNTS.reconfigured, 1);
-                    self.reconfigure();
-                }
+            91..95 if self.random.u32(..4) == 0 => {
+                count(&COUNTS.reconfigured, 1);
+                self.reconfigure();
             }
+            91..95 => {}
             95 => self.look(),
             96 if self.random.u32(..10) == 0 => pool.reclaim(),
             97 if self.random.u32(..10) == 0 => self.resize(),
