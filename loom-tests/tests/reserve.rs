@@ -81,7 +81,7 @@ fn the_flag_is_cleared_only_if_nothing_is_due() {
 
 /// Guarantee 4. A slot comes back to the reserve while the tier is closed: its value is dropped, once.
 ///
-/// Guards the look at CLOSED in `reserve::refill`, and `Reserved` in the sweep of `close`.
+/// Guards the look at CLOSED in `reserve::refill`, and `reserve::bury_all` in the sweep of `close`.
 #[test]
 fn close_against_a_refill() {
     explore(3, || {
