@@ -31,17 +31,11 @@ pub(crate) fn appoint(core: &Core, accountant: Arc<dyn Accountant>) -> bool {
 }
 
 /// For the holder of a slot at the end of its use: gives back what was paid for it.
-#[inline]
+#[inline(always)]
 pub(crate) fn settle(core: &Core, magazine: Option<&Magazine>, index: u32) {
     if core.flags.load(Ordering::Relaxed) & flags::GOVERNED != 0 {
         give_back(core, magazine, core.header(index).take_account());
     }
-}
-
-/// The same on the hot path, where it is known that there may be something.
-#[inline(never)]
-pub(crate) fn settle_held(core: &Core, magazine: &Magazine, index: u32) {
-    give_back(core, Some(magazine), core.header(index).take_account());
 }
 
 #[inline(always)]

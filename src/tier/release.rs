@@ -15,7 +15,7 @@ use crate::slot::word::{State, Word};
 use crate::sync::{Ordering, fence};
 
 /// The flags that send a release the slow way.
-const SLOW: u64 = COUNTED | flags::ONE_BY_ONE;
+const SLOW: u64 = COUNTED | flags::ONE_BY_ONE | flags::GOVERNED;
 
 /// The flags under which a release leaves no hint in its magazine.
 const COUNTED: u64 = flags::SCARCE | flags::WAITERS | flags::REFILLS;
@@ -94,12 +94,8 @@ fn attempt(
     // Pairs with the heavy fence of `scarcity::find_or_refuse`: either it finds the mark just pushed, or the load
     // below finds SCARCE.
     light();
-    let now = core.flags.load(Ordering::Relaxed);
-    if now & (SLOW | flags::GOVERNED) != 0 {
-        if now & SLOW != 0 {
-            return Reached::Mark;
-        }
-        account::settle_held(core, magazine, index);
+    if core.flags.load(Ordering::Relaxed) & SLOW != 0 {
+        return Reached::Mark;
     }
     give(core, free, index, site);
     // Pairs with the heavy fences of `close` and of a new waiter: either its look finds the word just given, or the
@@ -146,6 +142,17 @@ fn release_slow<T: 'static>(
     if reached == Reached::Mark
         && let Some(magazine) = magazine.or_else(|| attach::current(core))
     {
+        if core.flags.load(Ordering::Relaxed) & SLOW == flags::GOVERNED {
+            // As on the hot path, from the mark on; there a call would keep it from being inlined.
+            let free = word.next(State::Free);
+            account::settle(core, Some(magazine), index);
+            give(core, free, index, site);
+            core.fence.light();
+            if core.flags.load(Ordering::Relaxed) & AFTER != 0 {
+                rethrow(after_giving::<T>(core, index, free).err());
+            }
+            return;
+        }
         magazine.unpush();
     }
     let taken = Taken { word, index };
