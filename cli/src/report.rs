@@ -155,7 +155,7 @@ fn write_text(out: &mut String, file: &str, outcome: &Outcome) -> std::fmt::Resu
     writeln!(out, "\n{}", times(&outcome.tierpool, &outcome.system).trim_fmt())?;
     writeln!(
         out,
-        "  Averages include {} for the replay itself, the rest {} for the clock.\n  \
+        "  Averages include {} of replay, the rest {} for the clock.\n  \
          Both sides write one byte to what they allocate.",
         nanos(outcome.replay_cost),
         nanos(outcome.clock_cost)
