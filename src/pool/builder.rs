@@ -294,13 +294,14 @@ impl PoolBuilder {
         rows.extend(self.tiers.into_iter().map(|(tier, kind)| Row::new(tier, kind)));
         let accounts = Arc::new(accounts(&self.tenants, &self.tenant_lines, &rows)?);
         for (tier, watermarks, line) in &self.watermarks {
-            check_marks(&rows, tier, *watermarks).map_err(|why| at(*line, why))?;
+            check_marks(rows.iter(), tier, *watermarks).map_err(|why| at(*line, why))?;
         }
         for (tier, rules, alarm, line) in self.breakers {
             guard(&mut rows, tier, rules, alarm).map_err(|why| at(line, why))?;
         }
         // Nothing is said to tiers that others have before everything that can be wrong has been looked at.
         govern(&accounts, &mut rows, self.ageing, self.fairness)?;
+        let rows: Box<[Arc<Row>]> = rows.into_iter().map(Arc::new).collect();
         for (tier, watermarks, line) in &self.watermarks {
             keep_back(&rows, tier, *watermarks).map_err(|why| at(*line, why))?;
         }
@@ -312,7 +313,7 @@ impl PoolBuilder {
             last_look: LastLook::new(ResourceStatus::new(&rows, 0, 0)),
             optimizer: Optimizer::new(rows.len(), self.on_decision),
             sessions: Sessions::new(&rows),
-            rows: rows.into(),
+            rows,
         };
         Ok(Pool { inner: Arc::new(inner) })
     }
@@ -414,15 +415,19 @@ fn govern(accounts: &Arc<Accounts>, rows: &mut [Row], ageing: Duration, fairness
 }
 
 /// Has a tier keep slots back.
-pub(super) fn keep_back(rows: &[Row], tier: &str, watermarks: Watermarks) -> Result<(), PoolError> {
-    let row = check_marks(rows, tier, watermarks)?;
+pub(super) fn keep_back(rows: &[Arc<Row>], tier: &str, watermarks: Watermarks) -> Result<(), PoolError> {
+    let row = check_marks(rows.iter().map(|row| &**row), tier, watermarks)?;
     rethrow(reserve::set_marks(row.tier.core(), watermarks.marks()).err());
     Ok(())
 }
 
 /// The tier of that name, if it can keep so many back.
-fn check_marks<'r>(rows: &'r [Row], tier: &str, watermarks: Watermarks) -> Result<&'r Row, PoolError> {
-    let Some(row) = rows.iter().find(|row| row.tier.name() == tier) else {
+fn check_marks<'r>(
+    mut rows: impl Iterator<Item = &'r Row>,
+    tier: &str,
+    watermarks: Watermarks,
+) -> Result<&'r Row, PoolError> {
+    let Some(row) = rows.find(|row| row.tier.name() == tier) else {
         return Err(PoolError::UnknownTier { name: tier.to_owned(), what: "watermarks" });
     };
     let capacity = row.tier.capacity();

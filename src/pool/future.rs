@@ -28,7 +28,7 @@ enum Stage<'p, K: Send + 'static> {
     /// The request could not be served by this pool.
     Refused(RequestError),
     New(Attempt<'p, K>, Site),
-    Waiting(Attempt<'p, K>, Allocate<'p, K>, (Option<Pass<'p>>, Option<Paid<'p>>), Instant),
+    Waiting(Attempt<'p, K>, Allocate<'p, K>, (Option<Pass<'p>>, Paid<'p>), Instant),
     Done,
 }
 
@@ -54,21 +54,19 @@ impl<K: Send + 'static> Future for Allocation<'_, K> {
                     Ok(pass) => pass,
                     Err(why) => return Poll::Ready(attempt.elsewhere(site).ok_or(why)),
                 };
-                let paid = match attempt.pay(site) {
+                let paid = match attempt.pay() {
                     Ok(paid) => paid,
                     Err(why) => return Poll::Ready(Err(why)),
                 };
                 let mut allocate = Allocate::new(attempt.tier, site, attempt.plan.label);
                 if let Some(lease) = allocate.at_once() {
                     attempt.note(pass, Ok(()), Duration::ZERO);
-                    return Poll::Ready(attempt.accept(Paid::charge(paid, lease)));
+                    return Poll::Ready(attempt.accept(paid.charge(lease)));
                 }
                 if let Some(lease) = attempt.elsewhere(site) {
                     return Poll::Ready(Ok(lease));
                 }
-                if let Some(paid) = &paid {
-                    paid.wants();
-                }
+                paid.wants();
                 (attempt, allocate, (pass, paid), Instant::now())
             }
             Stage::Waiting(attempt, allocate, held, start) => (attempt, allocate, held, start),
@@ -86,7 +84,7 @@ impl<K: Send + 'static> Future for Allocation<'_, K> {
                 }
                 attempt.note(pass, outcome.as_ref().map(drop).map_err(|&why| why), waited);
                 Poll::Ready(match outcome {
-                    Ok(lease) => attempt.accept(Paid::charge(paid, lease)),
+                    Ok(lease) => attempt.accept(paid.charge(lease)),
                     Err(why) => Err(why.into()),
                 })
             }

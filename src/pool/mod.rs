@@ -93,7 +93,7 @@ pub struct Pool {
 
 /// What the clones of a pool share.
 struct Inner {
-    rows: Box<[Row]>,
+    rows: Box<[Arc<Row>]>,
     routes: Routes,
     accounts: Arc<Accounts>,
     /// Refusals that were not those of their request.
@@ -409,7 +409,7 @@ impl Pool {
     /// # Panics
     /// As [`Tier::close`](crate::Tier::close), when all are closed.
     pub fn close(&self) {
-        let close = |row: &Row| catch_unwind(AssertUnwindSafe(|| row.tier.close())).err();
+        let close = |row: &Arc<Row>| catch_unwind(AssertUnwindSafe(|| row.tier.close())).err();
         let panics: Vec<_> = self.inner.rows.iter().filter_map(close).collect();
         rethrow(panics.into_iter().next());
     }
@@ -439,17 +439,16 @@ impl Pool {
             Who::Known(tenant) => self.inner.accounts.has(tenant).then_some(tenant),
             Who::Named(name) => self.tenant(name),
         };
-        let tenant = tenant?;
         let tag = wants.tag.map_or(Tag::NONE, Tag::of);
-        let label = Label { tag, account: tenant.number(), class: wants.priority.class() };
-        let guarded = self.inner.rows[route.row].guard.is_some();
-        Some(Plan { route, tenant, label, guarded, patience: wants.patience })
+        let label = Label { tag, account: tenant?.number(), class: wants.priority.class() };
+        Some(Plan { route, label, patience: wants.patience })
     }
 
     #[inline(always)]
     fn attempt<K: Send + 'static>(&self, request: &Request<'_, K>) -> Option<Attempt<'_, K>> {
         let plan = self.plan(&request.wants)?;
-        Some(Attempt { pool: self, tier: self.inner.rows[plan.route.row].typed()?, plan })
+        let row = &self.inner.rows[plan.route.row];
+        Some(Attempt { pool: self, row, tier: row.typed()?, plan })
     }
 
     /// The same for who has time.
@@ -480,7 +479,7 @@ impl Pool {
 
     /// The row of the tier with that number.
     fn row_of(&self, tier: u32) -> Option<&Row> {
-        self.inner.rows.iter().find(|row| row.tier.id() == tier)
+        self.row_index(tier).map(|row| &*self.inner.rows[row])
     }
 }
 

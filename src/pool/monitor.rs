@@ -1,6 +1,7 @@
 //! How a pool stands: every tier's numbers at about one moment, for programs and, as a table, for people.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::rows::{Row, TierKind};
@@ -52,7 +53,7 @@ impl TierStatus {
 }
 
 impl ResourceStatus {
-    pub(super) fn new(rows: &[Row], absorbed: u64, waited_ns: u64) -> Self {
+    pub(super) fn new(rows: &[Arc<Row>], absorbed: u64, waited_ns: u64) -> Self {
         let tiers = rows.iter().map(|row| TierStatus {
             name: row.tier.name(),
             kind: row.kind,

@@ -8,7 +8,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Inner;
 use super::metrics::{PoolMetrics, TierMetrics};
@@ -187,7 +187,7 @@ impl Inner {
     pub(super) fn optimize(&self, metrics: &PoolMetrics) -> Vec<Decision> {
         let growable = |row: &Row| row.kind != TierKind::Overflow && row.tier.min_capacity() < row.tier.capacity();
         let rows = self.rows.iter().enumerate().filter(|(_, row)| growable(row));
-        let decide = |(number, row): (usize, &Row)| {
+        let decide = |(number, row): (usize, &Arc<Row>)| {
             let told = metrics.tiers.iter().find(|tier| tier.name == row.tier.name())?;
             let (slots, bounds) = (row.tier.snapshot().slots(), (row.tier.min_capacity(), row.tier.capacity()));
             let (to, reason) = self.optimizer.judge(number, slots, bounds, told)?;

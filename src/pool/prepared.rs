@@ -7,13 +7,14 @@
 use std::any::Any;
 use std::fmt;
 use std::panic::Location;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Pool;
 use super::error::RequestError;
 use super::future::Allocation;
-use super::guard::Guard;
 use super::route::Route;
+use super::rows::Row;
 use super::rules::Paid;
 use crate::admission::breaker::Pass;
 use crate::admission::tenants::Tenant;
@@ -23,7 +24,6 @@ use crate::slot::header::Site;
 use crate::slot::label::Label;
 use crate::sync::Ordering;
 use crate::tier::Tier;
-use crate::tier::core::{Core, flags};
 use crate::tier::future::Allocate;
 use crate::tier::lease::Lease;
 
@@ -31,11 +31,33 @@ use crate::tier::lease::Lease;
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
     pub(super) route: Route,
-    pub(super) tenant: Tenant,
+    /// Its account is the tenant's number.
     pub(super) label: Label,
-    /// Whether the tier has a circuit breaker.
-    pub(super) guarded: bool,
     pub(super) patience: Option<Duration>,
+}
+
+impl Plan {
+    /// On whose behalf.
+    #[inline(always)]
+    pub(super) fn tenant(&self) -> Tenant {
+        Tenant(self.label.account)
+    }
+
+    /// What the header of a slot says that is on nobody's account yet.
+    fn unpaid(&self) -> Label {
+        Label { account: 0, ..self.label }
+    }
+
+    /// Where every lease passes that a tier gave to the pool, if it has waited or was reserved.
+    pub(super) fn accept<K: Send + 'static>(&self, lease: Lease<K>) -> Result<Lease<K>, RequestError> {
+        accept(self, lease).ok_or(self.no_memory())
+    }
+
+    /// Why a lease was not [accepted](accept).
+    #[inline(always)]
+    fn no_memory(&self) -> RequestError {
+        RequestError::System(NoMemory { bytes: self.route.bytes })
+    }
 }
 
 /// How long to wait.
@@ -71,18 +93,20 @@ impl Wait {
 /// ```
 pub struct Prepared<K: Send + 'static> {
     tier: Tier<K>,
+    row: Arc<Row>,
     plan: Plan,
     pool: Pool,
 }
 
 impl<K: Send + 'static> Prepared<K> {
     pub(super) fn new(pool: &Pool, attempt: &Attempt<'_, K>) -> Self {
-        Prepared { tier: attempt.tier.clone(), plan: attempt.plan, pool: pool.clone() }
+        let Attempt { row, tier, plan, .. } = *attempt;
+        Prepared { tier: tier.clone(), row: Arc::clone(row), plan, pool: pool.clone() }
     }
 
     #[inline(always)]
     fn attempt(&self) -> Attempt<'_, K> {
-        Attempt { pool: &self.pool, tier: &self.tier, plan: self.plan }
+        Attempt { pool: &self.pool, row: &self.row, tier: &self.tier, plan: self.plan }
     }
 
     /// A slot, or why there is none; never waits. The calling line is remembered as the holder.
@@ -93,7 +117,7 @@ impl<K: Send + 'static> Prepared<K> {
     #[inline(always)]
     #[track_caller]
     pub fn try_allocate(&self) -> Result<Lease<K>, RequestError> {
-        serve(&self.pool, &self.tier, &self.plan, Location::caller())
+        serve(&self.pool, &self.row, &self.tier, &self.plan, Location::caller())
     }
 
     /// A slot, waiting for one if none is free: at most for the request's [`patience`](crate::Request::patience). What the request may
@@ -130,13 +154,13 @@ impl<K: Send + 'static> Prepared<K> {
 
     /// On whose behalf it is.
     pub fn tenant(&self) -> Tenant {
-        self.plan.tenant
+        self.plan.tenant()
     }
 }
 
 impl<K: Send + 'static> Clone for Prepared<K> {
     fn clone(&self) -> Self {
-        Prepared { tier: self.tier.clone(), plan: self.plan, pool: self.pool.clone() }
+        Prepared::new(&self.pool, &self.attempt())
     }
 }
 
@@ -144,7 +168,7 @@ impl<K: Send + 'static> fmt::Debug for Prepared<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Prepared")
             .field("tier", &self.tier_name())
-            .field("tenant", &self.plan.tenant)
+            .field("tenant", &self.tenant())
             .finish_non_exhaustive()
     }
 }
@@ -152,7 +176,9 @@ impl<K: Send + 'static> fmt::Debug for Prepared<K> {
 /// A request on its way.
 pub struct Attempt<'p, K: Send + 'static> {
     pub(super) pool: &'p Pool,
-    /// That of the plan's row.
+    /// That of the plan's route.
+    pub(super) row: &'p Arc<Row>,
+    /// The row's.
     pub(super) tier: &'p Tier<K>,
     pub(super) plan: Plan,
 }
@@ -168,7 +194,7 @@ impl<K: Send + 'static> Copy for Attempt<'_, K> {}
 impl<'p, K: Send + 'static> Attempt<'p, K> {
     #[inline(always)]
     pub(super) fn try_allocate(&self, site: Site) -> Result<Lease<K>, RequestError> {
-        serve(self.pool, self.tier, &self.plan, site)
+        serve(self.pool, self.row, self.tier, &self.plan, site)
     }
 
     #[inline]
@@ -178,12 +204,12 @@ impl<'p, K: Send + 'static> Attempt<'p, K> {
             Ok(pass) => pass,
             Err(why) => return self.elsewhere(site).ok_or(why),
         };
-        let paid = self.pay(site)?;
+        let paid = self.pay()?;
         let mut allocate = Allocate::new(self.tier, site, self.plan.label);
         match allocate.at_once() {
             Some(lease) => {
                 self.note(pass, Ok(()), Duration::ZERO);
-                self.accept(Paid::charge(paid, lease))
+                self.accept(paid.charge(lease))
             }
             None => self.wait_for(allocate, (pass, paid), patience, site),
         }
@@ -191,22 +217,17 @@ impl<'p, K: Send + 'static> Attempt<'p, K> {
 
     /// Lets the request pass, if the tier has a circuit breaker.
     pub(super) fn pass(&self) -> Result<Option<Pass<'p>>, RequestError> {
-        let guard = self.pool.inner.rows[self.plan.route.row].guard.as_ref();
-        let pass = guard.map(Guard::pass).transpose();
-        pass.map_err(|why| RequestError::Open { tier: self.tier.name(), why })
+        self.row.pass()
     }
 
     /// Tells the breaker how it ended.
     pub(super) fn note(&self, pass: Option<Pass<'p>>, end: Result<(), AllocateError>, waited: Duration) {
-        if let (Some(pass), Some(guard)) = (pass, &self.pool.inner.rows[self.plan.route.row].guard) {
-            guard.note(self.tier.core(), pass, end, waited);
-        }
+        self.row.note(pass, end, waited);
     }
 
     /// Pays for a slot to come, on behalf of the tenant if there is one.
-    pub(super) fn pay(&self, site: Site) -> Result<Option<Paid<'p>>, RequestError> {
-        let Some(books) = self.pool.inner.rows[self.plan.route.row].books(self.plan.tenant) else { return Ok(None) };
-        Paid::new(books, self.tier.core(), &self.tier.caller(site, self.plan.label), self.plan.tenant, 1).map(Some)
+    pub(super) fn pay(&self) -> Result<Paid<'p>, RequestError> {
+        Paid::new(self.row, self.plan.tenant(), 1)
     }
 
     pub(super) fn allocate_async(&self, site: Site) -> Allocation<'p, K> {
@@ -218,16 +239,14 @@ impl<'p, K: Send + 'static> Attempt<'p, K> {
     fn wait_for(
         &self,
         allocate: Allocate<'p, K>,
-        (pass, paid): (Option<Pass<'p>>, Option<Paid<'p>>),
+        (pass, paid): (Option<Pass<'p>>, Paid<'p>),
         patience: Option<Duration>,
         site: Site,
     ) -> Result<Lease<K>, RequestError> {
         if let Some(lease) = self.elsewhere(site) {
             return Ok(lease);
         }
-        if let Some(paid) = &paid {
-            paid.wants();
-        }
+        paid.wants();
         let start = Instant::now();
         let outcome = allocate.wait_for(patience);
         let waited = start.elapsed();
@@ -235,7 +254,7 @@ impl<'p, K: Send + 'static> Attempt<'p, K> {
             self.pool.note_waited(waited);
         }
         self.note(pass, outcome.as_ref().map(drop).map_err(|&why| why), waited);
-        self.accept(Paid::charge(paid, outcome?))
+        self.accept(paid.charge(outcome?))
     }
 
     /// What the request may have instead, if there is any of that.
@@ -243,63 +262,20 @@ impl<'p, K: Send + 'static> Attempt<'p, K> {
         elsewhere(self.pool, &self.plan, site)
     }
 
-    /// Where every lease passes that a tier gave to the pool.
     pub(super) fn accept(&self, lease: Lease<K>) -> Result<Lease<K>, RequestError> {
-        accept(&self.plan, lease).ok_or(self.plan.no_memory())
+        self.plan.accept(lease)
     }
 }
 
 // What follows takes the parts of an attempt one by one: as a whole it would have to lie in memory, and be written there, on the way of
 // every allocation, for the sake of the one that is refused.
 
-/// A slot for a plan, without a wait. The hot path: the tier's own, and [`accept`].
+/// A slot for a plan, without a wait. The hot path: the breaker's word, if there is one; a credit, for a tenant; the tier's own; and
+/// [`accept`].
 #[inline(always)]
-fn serve<K: Send + 'static>(pool: &Pool, tier: &Tier<K>, plan: &Plan, site: Site) -> Result<Lease<K>, RequestError> {
-    if plan.guarded && !is_closed(pool, plan) {
-        return serve_on_trial(pool, tier, plan, site);
-    }
-    serve_unguarded(pool, tier, plan, site)
-}
-
-/// Whether all pass the breaker of the plan's tier.
-#[inline(always)]
-fn is_closed(pool: &Pool, plan: &Plan) -> bool {
-    pool.inner.rows[plan.route.row].guard.as_ref().is_none_or(|guard| guard.breaker.is_closed())
-}
-
-/// The same when the breaker of the tier is not closed.
-#[cold]
-#[inline(never)]
-fn serve_on_trial<K: Send + 'static>(
+fn serve<K: Send + 'static>(
     pool: &Pool,
-    tier: &Tier<K>,
-    plan: &Plan,
-    site: Site,
-) -> Result<Lease<K>, RequestError> {
-    let row = &pool.inner.rows[plan.route.row];
-    let Some(guard) = &row.guard else { return serve_unguarded(pool, tier, plan, site) };
-    let pass = match guard.pass() {
-        Ok(pass) => pass,
-        Err(why) => return elsewhere(pool, plan, site).ok_or(RequestError::Open { tier: tier.name(), why }),
-    };
-    // On nobody's account until it is there: see `serve_examined`.
-    let paid = Attempt { pool, tier, plan: *plan }.pay(site)?;
-    match tier.take(tier.caller(site, Label { account: 0, ..plan.label })) {
-        Some(lease) => {
-            guard.note(tier.core(), pass, Ok(()), Duration::ZERO);
-            accept(plan, Paid::charge(paid, lease)).ok_or(plan.no_memory())
-        }
-        None => {
-            std::mem::forget(paid); // `refuse` gives it back
-            refuse(pool, tier, plan, site, Some(pass))
-        }
-    }
-}
-
-/// The tier's own, for who may ask it.
-#[inline(always)]
-fn serve_unguarded<K: Send + 'static>(
-    pool: &Pool,
+    row: &Row,
     tier: &Tier<K>,
     plan: &Plan,
     site: Site,
@@ -307,57 +283,46 @@ fn serve_unguarded<K: Send + 'static>(
     // Leases come back in registers, as `Option`s, and reasons are asked for: a call that returned either would pass the lease of the
     // hot path, too, through memory.
     let caller = tier.caller(site, plan.label);
-    if plan.tenant != Tenant::NOBODY
-        && let Some(books) = &pool.inner.rows[plan.route.row].books
-    {
-        if tier.core().flags.load(Ordering::Relaxed) & flags::VALIDATES != 0 {
-            return serve_examined(pool, tier, plan, site);
+    let at_hand = || Paid::at_hand(row, tier.core(), &caller, plan.tenant());
+    let paid = if row.is_plain_for(plan.tenant()) { at_hand() } else { None };
+    let Some(paid) = paid else { return serve_with_care(pool, row, tier, plan, site) };
+    match tier.take(caller) {
+        Some(lease) => {
+            paid.spend();
+            accept(plan, lease).ok_or(plan.no_memory())
         }
-        if let Err(refused) = books.pay(tier.core(), &caller, plan.tenant, 1) {
-            return Err(books.why(refused));
-        }
-    }
-    let paying = Paying { pool, core: tier.core(), plan };
-    let taken = tier.take(caller);
-    std::mem::forget(paying);
-    match taken {
-        Some(lease) => accept(plan, lease).ok_or(plan.no_memory()),
-        None => refuse(pool, tier, plan, site, None),
-    }
-}
-
-/// What was paid before the tier was asked, and goes back if that panics, in the waker of another.
-struct Paying<'a> {
-    pool: &'a Pool,
-    core: &'static Core,
-    plan: &'a Plan,
-}
-
-impl Drop for Paying<'_> {
-    #[cold]
-    fn drop(&mut self) {
-        if let Some(books) = self.pool.inner.rows[self.plan.route.row].books(self.plan.tenant) {
-            books.unpay(self.core, self.plan.tenant, 1);
+        None => {
+            drop(paid);
+            refuse(pool, row, tier, plan, site, None)
         }
     }
 }
 
-/// The same on behalf of a tenant, where values are examined: a slot whose value does not pass leaves the tier's hands, and with it would
-/// give back what was paid. So what comes is on nobody's account until it has passed.
+/// The same where there is more to it: the breaker is not closed, no credit is at hand, or the tenant's values are examined. A slot whose
+/// value does not pass leaves the tier's hands, and with it would give back what was paid: so what comes is on nobody's account
+/// until it has passed.
 #[cold]
 #[inline(never)]
-fn serve_examined<K: Send + 'static>(
+fn serve_with_care<K: Send + 'static>(
     pool: &Pool,
+    row: &Row,
     tier: &Tier<K>,
     plan: &Plan,
     site: Site,
 ) -> Result<Lease<K>, RequestError> {
-    let paid = Attempt { pool, tier, plan: *plan }.pay(site)?;
-    match tier.take(tier.caller(site, Label { account: 0, ..plan.label })) {
-        Some(lease) => accept(plan, Paid::charge(paid, lease)).ok_or(plan.no_memory()),
+    let pass = match row.pass() {
+        Ok(pass) => pass,
+        Err(why) => return elsewhere(pool, plan, site).ok_or(why),
+    };
+    let paid = Paid::new(row, plan.tenant(), 1)?;
+    match tier.take(tier.caller(site, plan.unpaid())) {
+        Some(lease) => {
+            row.note(pass, Ok(()), Duration::ZERO);
+            accept(plan, paid.charge(lease)).ok_or(plan.no_memory())
+        }
         None => {
-            std::mem::forget(paid); // `refuse` gives it back
-            refuse(pool, tier, plan, site, None)
+            drop(paid);
+            refuse(pool, row, tier, plan, site, pass)
         }
     }
 }
@@ -367,22 +332,17 @@ fn serve_examined<K: Send + 'static>(
 #[inline(never)]
 fn refuse<K: Send + 'static>(
     pool: &Pool,
+    row: &Row,
     tier: &Tier<K>,
     plan: &Plan,
     site: Site,
     pass: Option<Pass<'_>>,
 ) -> Result<Lease<K>, RequestError> {
-    let row = &pool.inner.rows[plan.route.row];
-    if let Some(books) = row.books(plan.tenant) {
-        books.unpay(tier.core(), plan.tenant, 1);
-        books.wants(tier.core(), plan.tenant);
+    if let Some(books) = &row.books {
+        books.wants(tier.core(), plan.tenant());
     }
     let why = tier.refusal(tier.caller(site, plan.label));
-    if let Some(guard) = &row.guard
-        && let Some(pass) = pass.or_else(|| guard.pass().ok())
-    {
-        guard.note(tier.core(), pass, Err(why), Duration::ZERO);
-    }
+    row.note(pass.or_else(|| row.pass().ok().flatten()), Err(why), Duration::ZERO);
     let lease = elsewhere(pool, plan, site).ok_or(why)?;
     pool.note_absorbed(1);
     Ok(lease)
@@ -393,8 +353,7 @@ fn refuse<K: Send + 'static>(
 fn accept<K: Send + 'static>(plan: &Plan, mut lease: Lease<K>) -> Option<Lease<K>> {
     // Known when this is compiled: of other types nothing is left of it.
     let value: &mut dyn Any = &mut *lease;
-    let begun =
-        value.downcast_mut::<Memory>().is_none_or(|memory| memory.begin(plan.route.bytes, plan.tenant.number()));
+    let begun = value.downcast_mut::<Memory>().is_none_or(|memory| memory.begin(plan.route.bytes, plan.label.account));
     if begun { Some(lease) } else { fit(plan, lease) }
 }
 
@@ -412,37 +371,23 @@ fn fit<K: Send + 'static>(plan: &Plan, mut lease: Lease<K>) -> Option<Lease<K>> 
             bytes
         }
     };
-    let fits = memory.begin(bytes, plan.tenant.number());
+    let fits = memory.begin(bytes, plan.label.account);
     debug_assert!(fits, "it was made so");
     Some(lease)
-}
-
-impl Plan {
-    /// Why a lease was not [accepted](accept).
-    #[inline(always)]
-    fn no_memory(&self) -> RequestError {
-        RequestError::System(NoMemory { bytes: self.route.bytes })
-    }
 }
 
 fn elsewhere<K: Send + 'static>(pool: &Pool, plan: &Plan, site: Site) -> Option<Lease<K>> {
     let inner = &*pool.inner;
     for row in &inner.rows[inner.routes.beyond(&plan.route)] {
-        if row.guard.as_ref().is_some_and(|guard| !guard.breaker.is_closed()) {
+        if !row.is_closed() {
             continue;
         }
         let tier = row.typed::<K>()?;
-        // On nobody's account until it is there: see `serve_examined`.
-        let caller = tier.caller(site, Label { account: 0, ..plan.label });
-        let paid = match row.books(plan.tenant) {
-            Some(books) => match Paid::new(books, tier.core(), &caller, plan.tenant, 1) {
-                Ok(paid) => Some(paid),
-                Err(_) => continue,
-            },
-            None => None,
-        };
+        // On nobody's account until it is there: see `serve_with_care`.
+        let caller = tier.caller(site, plan.unpaid());
+        let Ok(paid) = Paid::new(row, plan.tenant(), 1) else { continue };
         if let Some(lease) = tier.take(caller) {
-            let lease = accept(plan, Paid::charge(paid, lease))?;
+            let lease = accept(plan, paid.charge(lease))?;
             row.note_spilled();
             return Some(lease);
         }

@@ -34,7 +34,6 @@ use crate::tier::lease::Lease;
 /// ```
 #[must_use = "a reservation that is dropped at once gives its slots back at once"]
 pub struct Reservation<K: Send + 'static> {
-    pool: Pool,
     tier: Tier<K>,
     plan: Plan,
     handles: Box<[Handle]>,
@@ -56,19 +55,18 @@ pub(super) fn reserve<'p, K: Send + 'static>(
         Err(why) => {
             let larger = inner.routes.beyond(&attempt.plan.route).find_map(|row| {
                 attempt.plan.route.row = row;
-                attempt.tier = inner.rows[row].typed::<K>()?;
+                attempt.row = &inner.rows[row];
+                attempt.tier = attempt.row.typed()?;
                 take(&attempt, n, site).ok()
             });
             let taken = larger.ok_or(why)?;
-            inner.rows[attempt.plan.route.row].note_spilled();
+            attempt.row.note_spilled();
             pool.note_absorbed(1);
             taken
         }
     };
     let detach = |lease: Lease<K>| {
-        if let Some(paid) = &mut paid {
-            paid.charge_one(&lease);
-        }
+        paid.charge_one(&lease);
         match patience {
             Some(patience) => lease.detach_for(patience),
             None => lease.detach(),
@@ -76,7 +74,7 @@ pub(super) fn reserve<'p, K: Send + 'static>(
     };
     let handles = leases.into_iter().map(detach).collect();
     let (tier, plan) = (attempt.tier.clone(), attempt.plan);
-    Ok(Reservation { pool: pool.clone(), tier, plan, handles, next: AtomicUsize::new(0) })
+    Ok(Reservation { tier, plan, handles, next: AtomicUsize::new(0) })
 }
 
 /// `n` slots of the tier that the plan leads to, paid for.
@@ -84,17 +82,12 @@ fn take<'p, K: Send + 'static>(
     attempt: &Attempt<'p, K>,
     n: usize,
     site: Site,
-) -> Result<(Leases<K>, Option<Paid<'p>>), RequestError> {
+) -> Result<(Leases<K>, Paid<'p>), RequestError> {
     let _pass = attempt.pass()?;
-    let Attempt { pool, tier, plan } = attempt;
-    let paid = match pool.inner.rows[plan.route.row].books(plan.tenant) {
-        Some(books) => {
-            // More than a tier has slots are refused below; more than a limit allows, here.
-            let slots = u32::try_from(n).unwrap_or(u32::MAX).min(tier.capacity() as u32);
-            Some(Paid::new(books, tier.core(), &tier.caller(site, plan.label), plan.tenant, slots)?)
-        }
-        None => None,
-    };
+    let Attempt { row, tier, plan, .. } = *attempt;
+    // More than a tier has slots are refused below; more than a limit allows, here.
+    let slots = u32::try_from(n).unwrap_or(u32::MAX).min(tier.capacity() as u32);
+    let paid = Paid::new(row, plan.tenant(), slots)?;
     let mut leases = Leases::new();
     // Each is put on the account when it is detached.
     tier.allocate_into(&mut leases, n, site, Label { account: 0, ..plan.label })?;
@@ -114,7 +107,7 @@ impl<K: Send + 'static> Reservation<K> {
             self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| (next < reserved).then_some(next + 1));
         let Ok(next) = drawn else { return Err(RequestError::Spent { tier, reserved }) };
         match self.tier.attach(self.handles[next]) {
-            Ok(lease) => Attempt { pool: &self.pool, tier: &self.tier, plan: self.plan }.accept(lease),
+            Ok(lease) => self.plan.accept(lease),
             Err(HandleError::Stale { .. }) => Err(RequestError::Lapsed { tier, reserved }),
             Err(why) => Err(why.into()),
         }

@@ -4,6 +4,7 @@
 //! as they were given. So the smallest that fits is found by a binary search over some numbers, and the next larger stand behind it.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::error::{RequestError, ShortName};
 use super::request::{Spill, What};
@@ -32,7 +33,7 @@ pub(super) struct Route {
 }
 
 impl Routes {
-    pub(super) fn new(sizes: Box<[usize]>, overflow: Option<usize>, rows: &[Row], spill: Spill) -> Self {
+    pub(super) fn new(sizes: Box<[usize]>, overflow: Option<usize>, rows: &[Arc<Row>], spill: Spill) -> Self {
         let named = rows.iter().enumerate().filter(|(row, _)| Some(*row) != overflow);
         let mut names: Box<[_]> = named.map(|(row, it)| (it.tier.name(), row)).collect();
         names.sort_unstable();
@@ -67,7 +68,7 @@ impl Routes {
 
     /// Why a request goes nowhere.
     #[cold]
-    pub(super) fn why_not(&self, what: What, spill: Option<Spill>, rows: &[Row]) -> RequestError {
+    pub(super) fn why_not(&self, what: What, spill: Option<Spill>, rows: &[Arc<Row>]) -> RequestError {
         match (what, self.sizes.last()) {
             (What::Named(name), _) if self.place(name).is_err() => RequestError::NoTier { name: ShortName::new(name) },
             (What::Bytes(_), None) => RequestError::NoMemoryTier,

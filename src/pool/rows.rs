@@ -14,13 +14,14 @@ use super::guard::Guard;
 use super::prepared::{Attempt, Plan, Wait};
 use super::resource_pool::{BoxFuture, Resource};
 use super::rules::Books;
+use crate::admission::breaker::Pass;
 use crate::admission::tenants::Tenant;
-use crate::error::{CloseError, GrowError, HandleError};
+use crate::error::{AllocateError, CloseError, GrowError, HandleError};
 use crate::slot::handle::Handle;
 use crate::slot::header::Site;
 use crate::sync::{AtomicU64, Ordering};
 use crate::tier::Tier;
-use crate::tier::core::Core;
+use crate::tier::core::{Core, flags};
 use crate::tier::reclaim::Reclaimed;
 use crate::tier::report::{Holder, Snapshot};
 
@@ -34,6 +35,8 @@ pub(super) struct Row {
     /// What its slots are paid from, if the pool has tenants.
     pub(super) books: Option<Arc<Books>>,
     pub(super) guard: Option<Guard>,
+    /// Whether the tier examines values before it hands them out; fixed when it was built.
+    examines: bool,
 }
 
 /// What a tier of a pool holds.
@@ -56,7 +59,8 @@ pub enum TierKind {
 
 impl Row {
     pub(super) fn new(tier: Box<dyn AnyTier>, kind: TierKind) -> Self {
-        Row { tier, kind, spilled: AtomicU64::new(0), turn: OnceLock::new(), books: None, guard: None }
+        let examines = tier.core().flags.load(Ordering::Relaxed) & flags::VALIDATES != 0;
+        Row { tier, kind, spilled: AtomicU64::new(0), turn: OnceLock::new(), books: None, guard: None, examines }
     }
 
     /// What a slot counts as against limits in bytes: those of its buffer, or its value's own.
@@ -79,10 +83,30 @@ impl Row {
         RequestError::OtherKind { tier: self.tier.name(), wanted: type_name::<K>(), is: self.tier.holds() }
     }
 
-    /// What slots are paid from, on behalf of a tenant.
-    #[inline]
-    pub(super) fn books(&self, tenant: Tenant) -> Option<&Books> {
-        self.books.as_deref().filter(|_| tenant != Tenant::NOBODY)
+    /// Whether all pass its circuit breaker, or it has none.
+    #[inline(always)]
+    pub(super) fn is_closed(&self) -> bool {
+        self.guard.as_ref().is_none_or(|guard| guard.breaker.is_closed())
+    }
+
+    /// Whether a request of that tenant may ask the tier straight away: all pass the breaker, and no value that is examined is to be on
+    /// anybody's account.
+    #[inline(always)]
+    pub(super) fn is_plain_for(&self, tenant: Tenant) -> bool {
+        self.is_closed() && (tenant == Tenant::NOBODY || !self.examines)
+    }
+
+    /// Lets a request pass, if there is a circuit breaker.
+    pub(super) fn pass(&self) -> Result<Option<Pass<'_>>, RequestError> {
+        let pass = self.guard.as_ref().map(Guard::pass).transpose();
+        pass.map_err(|why| RequestError::Open { tier: self.tier.name(), why })
+    }
+
+    /// Tells the breaker how a request ended that it let pass.
+    pub(super) fn note(&self, pass: Option<Pass<'_>>, end: Result<(), AllocateError>, waited: Duration) {
+        if let (Some(pass), Some(guard)) = (pass, &self.guard) {
+            guard.note(self.tier.core(), pass, end, waited);
+        }
     }
 
     pub(super) fn note_spilled(&self) {
@@ -189,7 +213,7 @@ impl<T: Send + 'static> AnyTier for Tier<T> {
     }
 
     fn allocate(&self, pool: &Pool, plan: Plan, wait: Wait, site: Site) -> Result<Resource, RequestError> {
-        Attempt { pool, tier: self, plan }.allocate(wait, site).map(Resource::of)
+        Attempt { pool, row: &pool.inner.rows[plan.route.row], tier: self, plan }.allocate(wait, site).map(Resource::of)
     }
 
     fn allocate_async<'p>(
@@ -198,7 +222,7 @@ impl<T: Send + 'static> AnyTier for Tier<T> {
         plan: Plan,
         site: Site,
     ) -> BoxFuture<'p, Result<Resource, RequestError>> {
-        let attempt = Attempt { pool, tier: self, plan };
+        let attempt = Attempt { pool, row: &pool.inner.rows[plan.route.row], tier: self, plan };
         Box::pin(async move { attempt.allocate_async(site).await.map(Resource::of) })
     }
 }

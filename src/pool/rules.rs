@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use super::error::{RequestError, ShortName};
+use super::rows::Row;
 use crate::admission::quota::{Accounts, Refused};
 use crate::admission::tenants::Tenant;
 use crate::clock;
@@ -46,24 +47,6 @@ impl Accountant for Books {
 }
 
 impl Books {
-    /// Pays for `n` slots, on behalf of a tenant.
-    ///
-    /// # Errors
-    /// Whose limit is reached. Nothing was paid then.
-    #[inline(always)]
-    pub(super) fn pay(&self, core: &'static Core, caller: &Caller, tenant: Tenant, n: u32) -> Result<(), Refused> {
-        if let Some(magazine) = caller.magazine
-            && let Some(purse) = account::purse(magazine)
-            && let Some(cell) = purse.cell(tenant.index())
-        {
-            return match cell.take(n, core.fence) {
-                Ok(()) => Ok(()),
-                Err(drawing) => self.draw(core, tenant, drawing),
-            };
-        }
-        self.pay_without_magazine(core, tenant, n)
-    }
-
     #[cold]
     #[inline(never)]
     fn draw(&self, core: &'static Core, tenant: Tenant, drawing: Drawing<'_>) -> Result<(), Refused> {
@@ -71,10 +54,14 @@ impl Books {
         self.accounts.draw(self.row, tenant, drawing, KEEP, core.fence, clock::ticks())
     }
 
-    /// The first time that a thread meets the tier, or because it gets no magazine any more.
+    /// Pays for `n` slots, on behalf of a tenant: out of the purse of the thread's magazine, which from then on knows it, or, for a
+    /// thread that gets no magazine any more, out of a spare one.
+    ///
+    /// # Errors
+    /// Whose limit is reached. Nothing was paid then.
     #[cold]
     #[inline(never)]
-    fn pay_without_magazine(&self, core: &'static Core, tenant: Tenant, n: u32) -> Result<(), Refused> {
+    fn pay(&self, core: &'static Core, tenant: Tenant, n: u32) -> Result<(), Refused> {
         let magazine = attach::attach(core);
         let purse = magazine.and_then(|magazine| self.accounts.purse(self.row, core.number_of(magazine)));
         if let (Some(magazine), Some(purse)) = (magazine, purse) {
@@ -90,16 +77,12 @@ impl Books {
         }
     }
 
-    /// Takes back what was paid for a slot that was not to be had.
-    #[cold]
-    pub(super) fn unpay(&self, core: &Core, tenant: Tenant, n: u32) {
-        let magazine = attach::current(core).map(|magazine| core.number_of(magazine));
-        (0..n).for_each(|_| self.give_back(tenant.number(), magazine));
-    }
-
-    /// The tier had nothing free for a tenant: others shall not exceed their soft limits for a while.
+    /// The tier had nothing free for a tenant, who may be nobody: others shall not exceed their soft limits for a while.
     #[cold]
     pub(super) fn wants(&self, core: &Core, tenant: Tenant) {
+        if tenant == Tenant::NOBODY {
+            return;
+        }
         clock::tick();
         self.accounts.wants(self.row, tenant, 1, core.fence, clock::ticks());
     }
@@ -112,54 +95,82 @@ impl Books {
     }
 }
 
-/// Slots to come that are paid for. Dropped, they go back to the tenant's account.
+/// Slots to come that are paid for; none, if nobody is to pay. Dropped, they go back to the tenant's account.
 pub(super) struct Paid<'p> {
-    books: &'p Books,
-    core: &'static Core,
+    row: &'p Row,
     tenant: Tenant,
     slots: u32,
 }
 
 impl<'p> Paid<'p> {
-    /// Pays for `slots` slots.
-    pub(super) fn new(
-        books: &'p Books,
-        core: &'static Core,
-        caller: &Caller,
-        tenant: Tenant,
-        slots: u32,
-    ) -> Result<Self, RequestError> {
-        match books.pay(core, caller, tenant, slots) {
-            Ok(()) => Ok(Paid { books, core, tenant, slots }),
+    /// Pays for `slots` slots of a row.
+    ///
+    /// # Errors
+    /// [`RequestError::Quota`]. Nothing was paid then.
+    pub(super) fn new(row: &'p Row, tenant: Tenant, slots: u32) -> Result<Self, RequestError> {
+        let Some(books) = row.books.as_deref().filter(|_| tenant != Tenant::NOBODY) else {
+            return Ok(Paid { row, tenant, slots: 0 });
+        };
+        match books.pay(row.tier.core(), tenant, slots) {
+            Ok(()) => Ok(Paid { row, tenant, slots }),
             Err(refused) => Err(books.why(refused)),
         }
     }
 
-    /// The lease is one of the slots, if they had to be paid for: it takes over what was paid.
-    pub(super) fn charge<K: 'static>(paid: Option<Self>, lease: Lease<K>) -> Lease<K> {
-        if let Some(mut paid) = paid {
-            paid.charge_one(&lease);
+    /// Pays for one slot with what the caller has at hand; `None` if that is nothing.
+    #[inline(always)]
+    pub(super) fn at_hand(row: &'p Row, core: &Core, caller: &Caller, tenant: Tenant) -> Option<Self> {
+        if tenant == Tenant::NOBODY {
+            return Some(Paid { row, tenant, slots: 0 });
         }
+        let cell = caller.magazine.and_then(account::purse).and_then(|purse| purse.cell(tenant.index()))?;
+        // Who has to draw does so where there is time for it.
+        cell.take(1, core.fence).ok().map(|()| Paid { row, tenant, slots: 1 })
+    }
+
+    /// The lease, which was put on the account as it was made, is what was paid for.
+    #[inline(always)]
+    pub(super) fn spend(self) {
+        std::mem::forget(self);
+    }
+
+    /// The lease is one of the slots: it takes over what was paid.
+    pub(super) fn charge<K: 'static>(mut self, lease: Lease<K>) -> Lease<K> {
+        self.charge_one(&lease);
         lease
     }
 
-    /// The lease is one of the slots.
+    /// The same, of several.
     pub(super) fn charge_one<K: 'static>(&mut self, lease: &Lease<K>) {
-        debug_assert!(self.slots > 0);
-        lease.charge(self.tenant.number());
-        self.slots -= 1;
+        if self.slots > 0 {
+            lease.charge(self.tenant.number());
+            self.slots -= 1;
+        }
     }
 
     /// The tenant has to wait: others shall not exceed their soft limits for a while.
     pub(super) fn wants(&self) {
-        self.books.wants(self.core, self.tenant);
+        if let Some(books) = &self.row.books {
+            books.wants(self.row.tier.core(), self.tenant);
+        }
     }
 }
 
 impl Drop for Paid<'_> {
+    #[inline(always)]
     fn drop(&mut self) {
         if self.slots > 0 {
-            self.books.unpay(self.core, self.tenant, self.slots);
+            give_back(self.row, self.tenant, self.slots);
         }
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn give_back(row: &Row, tenant: Tenant, slots: u32) {
+    if let Some(books) = &row.books {
+        let core = row.tier.core();
+        let magazine = attach::current(core).map(|magazine| core.number_of(magazine));
+        (0..slots).for_each(|_| books.give_back(tenant.number(), magazine));
     }
 }

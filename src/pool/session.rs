@@ -52,9 +52,9 @@ struct Entry {
 }
 
 impl Sessions {
-    pub(super) fn new(rows: &[Row]) -> Self {
+    pub(super) fn new(rows: &[Arc<Row>]) -> Self {
         // What is kept for urgent requests is not the banker's.
-        let slots = |row: &Row| (row.tier.capacity() - row.tier.core().reserve.size()) as u64;
+        let slots = |row: &Arc<Row>| (row.tier.capacity() - row.tier.core().reserve.size()) as u64;
         let slots: Vec<u64> = rows.iter().map(slots).collect();
         let table = Table { next: 1, sessions: BTreeMap::new(), banker: Banker::new(&slots) };
         Sessions { table: Mutex::new(table), back: Condvar::new() }
@@ -66,7 +66,7 @@ impl Sessions {
     }
 
     /// Who waits for whom. A slot may always come from outside of all sessions, if somebody holds one there.
-    pub(super) fn waits_for(&self, rows: &[Row]) -> WaitsFor {
+    pub(super) fn waits_for(&self, rows: &[Arc<Row>]) -> WaitsFor {
         let table = self.lock();
         let mut graph = WaitsFor::default();
         let mut held = vec![0; rows.len()];
