@@ -235,19 +235,14 @@ impl Memory {
             return false;
         }
         if self.user != user {
-            self.change_user(user);
+            self.user = user;
+            if self.scrub != Scrub::Keep {
+                self.scrub();
+            }
         }
         self.len = len;
         self.filled = 0;
         true
-    }
-
-    #[cold]
-    fn change_user(&mut self, user: u16) {
-        if self.scrub != Scrub::Keep {
-            self.scrub();
-        }
-        self.user = user;
     }
 }
 
