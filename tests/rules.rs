@@ -630,3 +630,19 @@ fn the_urgent_do_not_keep_the_reserve_turning_past_who_has_waited() {
     });
     assert!(served, "passed for 40 releases and 60 ageing times");
 }
+
+/// What a quota refuses is a failure of the pool like any other, and stands in its row; what is kept back stands there too.
+#[test]
+fn refusals_before_the_tier_are_counted() {
+    let pool = pool(8).tenant(TenantRules::new("t").hard(Limit::slots(1)));
+    let pool = pool.watermarks("buffers", Watermarks { min: 0, low: 2, high: 2 }).build().unwrap();
+    pool.metrics();
+    let _held = pool.try_allocate(request().tenant("t")).unwrap();
+    assert!((0..3).all(|_| pool.try_allocate(request().tenant("t")).is_err()));
+    let status = pool.monitor();
+    assert_eq!((status.tiers[0].denied, status.tiers[0].snapshot.refusals), (3, 0));
+    assert_eq!(pool.metrics().failure_rate, 0.75);
+    let table = status.to_string();
+    let row: Vec<_> = table.lines().nth(1).unwrap().split_whitespace().collect();
+    assert_eq!(row[..6], ["buffers", "64", "B", "8", "5", "2"], "name, size, slots, free, kept: {table}");
+}

@@ -103,6 +103,8 @@ fn the_graph_shows_who_waits_for_whom() {
         wait_until("it is seen to wait", || pool.waits_for().edges().count() == 1);
         let edge = pool.waits_for().edges().next().unwrap();
         assert_eq!((edge.waiter, edge.holder, edge.tier), (waiter.id(), holder.id(), 1));
+        let shown = pool.monitor().to_string();
+        assert!(shown.contains(&format!("session {} waits for b at", waiter.id())), "{shown}");
         assert!(edge.waits_at.file().ends_with("sessions.rs") && pool.waits_for().ring().is_none());
         drop(b);
         waiting.join().unwrap().unwrap();

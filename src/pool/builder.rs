@@ -24,6 +24,7 @@ use crate::admission::line::{Fairness, Line};
 use crate::admission::priority::Watermarks;
 use crate::admission::quota::Accounts;
 use crate::admission::tenants::{Limit, QuotaRules, TenantRules};
+use crate::admission::waits_for::WaitsFor;
 use crate::clock;
 use crate::resource::memory::{Memory, Scrub};
 use crate::sync::AtomicU64;
@@ -310,7 +311,7 @@ impl PoolBuilder {
             accounts,
             absorbed: AtomicU64::new(0),
             waited: AtomicU64::new(0),
-            last_look: LastLook::new(ResourceStatus::new(&rows, 0, 0)),
+            last_look: LastLook::new(ResourceStatus::new(&rows, WaitsFor::default(), 0, 0)),
             optimizer: Optimizer::new(rows.len(), self.on_decision),
             sessions: Sessions::new(&rows),
             rows,

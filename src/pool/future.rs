@@ -52,7 +52,7 @@ impl<K: Send + 'static> Future for Allocation<'_, K> {
             Stage::New(attempt, site) => {
                 let pass = match attempt.pass() {
                     Ok(pass) => pass,
-                    Err(why) => return Poll::Ready(attempt.elsewhere(site).ok_or(why)),
+                    Err(why) => return Poll::Ready(attempt.instead(site, why)),
                 };
                 let paid = match attempt.pay() {
                     Ok(paid) => paid,

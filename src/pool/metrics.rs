@@ -21,7 +21,7 @@ pub struct PoolMetrics {
     pub allocation_rate: f64,
     /// Leases a second that were given back.
     pub release_rate: f64,
-    /// The share of requests that were refused, from 0 to 1; 0 if there were none. A refusal that was made good by spilling over or
+    /// The share of requests that were refused, by a tier, a quota or a circuit breaker, from 0 to 1; 0 if there were none. A refusal that was made good by spilling over or
     /// waiting is none.
     pub failure_rate: f64,
     /// How long an allocation has waited, on average over all that were served. One that need not wait counts as zero: its few nanoseconds
@@ -54,6 +54,8 @@ pub struct TierMetrics {
     pub releases: u64,
     /// Allocations that it refused.
     pub refusals: u64,
+    /// Requests that a quota or the circuit breaker refused before it was asked.
+    pub denied: u64,
 }
 
 impl TierMetrics {
@@ -72,6 +74,7 @@ impl TierMetrics {
             allocations: since(|tier| tier.snapshot.allocations),
             releases: since(|tier| tier.snapshot.releases),
             refusals: since(|tier| tier.snapshot.refusals),
+            denied: since(|tier| tier.denied),
         }
     }
 }
@@ -83,7 +86,8 @@ impl ResourceStatus {
         let tiers: Vec<_> = pairs.map(|(now, before)| TierMetrics::between(now, before)).collect();
         let sum = |part: fn(&TierMetrics) -> u64| tiers.iter().map(part).sum::<u64>();
         let (allocations, releases) = (sum(|tier| tier.allocations), sum(|tier| tier.releases));
-        let failures = sum(|tier| tier.refusals).saturating_sub(self.absorbed.saturating_sub(earlier.absorbed));
+        let failures =
+            sum(|tier| tier.refusals + tier.denied).saturating_sub(self.absorbed.saturating_sub(earlier.absorbed));
         let interval = self.at.saturating_duration_since(earlier.at);
         let rate = |count: u64| if interval.is_zero() { 0.0 } else { count as f64 / interval.as_secs_f64() };
         let share = |part: f64, whole: f64| if whole > 0.0 { part / whole } else { 0.0 };

@@ -362,7 +362,7 @@ impl Pool {
     /// How the pool stands: each tier's slots and counters. Its `Display` is a table. Stops nobody.
     pub fn monitor(&self) -> ResourceStatus {
         let Inner { rows, absorbed, waited, .. } = &*self.inner;
-        ResourceStatus::new(rows, absorbed.load(Ordering::Relaxed), waited.load(Ordering::Relaxed))
+        ResourceStatus::new(rows, self.waits_for(), absorbed.load(Ordering::Relaxed), waited.load(Ordering::Relaxed))
     }
 
     /// Who holds what, in all tiers; see [`Tier::holders`](crate::Tier::holders).

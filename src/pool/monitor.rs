@@ -7,6 +7,7 @@ use std::time::Instant;
 use super::rows::{Row, TierKind};
 use crate::admission::breaker::report::BreakerStatus;
 use crate::admission::breaker::word::BreakerState;
+use crate::admission::waits_for::WaitsFor;
 use crate::sync::Ordering;
 use crate::tier::report::Snapshot;
 
@@ -20,8 +21,10 @@ pub struct ResourceStatus {
     pub at: Instant,
     /// Each tier: those of memory first, by size, then the overflow, then the others as they were given.
     pub tiers: Vec<TierStatus>,
-    /// Refusals by tiers that were not the end of their request: it spilled over, or waited. A part of the tiers' `refusals`.
+    /// Refusals that were not the end of their request: it spilled over, or waited. A part of the tiers' `refusals` and `denied`.
     pub absorbed: u64,
+    /// Which sessions wait for which tiers (by their places in `tiers`), and which hold slots of them.
+    pub waits: WaitsFor,
     /// Nanoseconds that allocations have waited that were served, all together, since the pool was built.
     pub waited_ns: u64,
 }
@@ -40,6 +43,8 @@ pub struct TierStatus {
     pub min_capacity: usize,
     /// How its circuit breaker stands, if it has one.
     pub breaker: Option<BreakerStatus>,
+    /// Requests that a quota or the circuit breaker has refused before the tier was asked.
+    pub denied: u64,
     /// Requests that it has served in place of a smaller tier that had refused them.
     pub spilled_here: u64,
 }
@@ -53,16 +58,17 @@ impl TierStatus {
 }
 
 impl ResourceStatus {
-    pub(super) fn new(rows: &[Arc<Row>], absorbed: u64, waited_ns: u64) -> Self {
+    pub(super) fn new(rows: &[Arc<Row>], waits: WaitsFor, absorbed: u64, waited_ns: u64) -> Self {
         let tiers = rows.iter().map(|row| TierStatus {
             name: row.tier.name(),
             kind: row.kind,
             snapshot: row.tier.snapshot(),
             min_capacity: row.tier.min_capacity(),
             breaker: row.guard.as_ref().map(|guard| guard.breaker.status()),
+            denied: row.denied.load(Ordering::Relaxed),
             spilled_here: row.spilled.load(Ordering::Relaxed),
         });
-        ResourceStatus { at: Instant::now(), tiers: tiers.collect(), absorbed, waited_ns }
+        ResourceStatus { at: Instant::now(), tiers: tiers.collect(), waits, absorbed, waited_ns }
     }
 
     /// The tier of that name.
@@ -109,6 +115,7 @@ impl fmt::Display for ResourceStatus {
             "holds",
             "slots",
             "free",
+            "kept",
             "held",
             "use",
             "waiting",
@@ -117,13 +124,13 @@ impl fmt::Display for ResourceStatus {
             "refused",
             "spilled here",
         ];
-        let rows: Vec<[String; 11]> = self.tiers.iter().map(line).collect();
+        let rows: Vec<[String; 12]> = self.tiers.iter().map(line).collect();
         let width = |column: usize| {
             let widest = rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
             widest.max(header[column].len())
         };
-        let widths: [usize; 11] = std::array::from_fn(width);
-        let print = |f: &mut fmt::Formatter<'_>, row: &[&str; 11]| {
+        let widths: [usize; 12] = std::array::from_fn(width);
+        let print = |f: &mut fmt::Formatter<'_>, row: &[&str; 12]| {
             for (column, (text, width)) in row.iter().zip(widths).enumerate() {
                 match column {
                     0 => write!(f, "{text:<width$}")?,
@@ -146,6 +153,15 @@ impl fmt::Display for ResourceStatus {
                 writeln!(f, "the circuit breaker of {} is {}", tier.name, breaker.state)?;
             }
         }
+        for edge in self.waits.edges() {
+            let tier = self.tiers.get(edge.tier).map_or("?", |tier| tier.name);
+            let (waiter, holder) = (edge.waiter, edge.holder);
+            writeln!(
+                f,
+                "session {waiter} waits for {tier} at {}; session {holder} took one at {}",
+                edge.waits_at, edge.held_at
+            )?;
+        }
         let out: usize = self.tiers.iter().map(|tier| tier.snapshot.quarantined).sum();
         if out > 0 {
             writeln!(f, "{out} slots are out of service until a factory replaces their values")?;
@@ -154,7 +170,7 @@ impl fmt::Display for ResourceStatus {
     }
 }
 
-fn line(tier: &TierStatus) -> [String; 11] {
+fn line(tier: &TierStatus) -> [String; 12] {
     let now = &tier.snapshot;
     let slots = if now.slots() == now.capacity {
         now.capacity.to_string()
@@ -166,12 +182,13 @@ fn line(tier: &TierStatus) -> [String; 11] {
         tier.kind.to_string(),
         slots,
         now.free.to_string(),
+        now.reserved.to_string(),
         tier.held().to_string(),
         format!("{:.0} %", now.utilization() * 100.0),
         now.waiting.to_string(),
         now.allocations.to_string(),
         if now.allocations > 0 { format!("{:.1} %", now.hit_rate() * 100.0) } else { "-".to_owned() },
-        now.refusals.to_string(),
+        (now.refusals + tier.denied).to_string(),
         tier.spilled_here.to_string(),
     ]
 }

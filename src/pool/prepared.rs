@@ -202,7 +202,7 @@ impl<'p, K: Send + 'static> Attempt<'p, K> {
         let Wait::For(patience) = wait else { return self.try_allocate(site) };
         let pass = match self.pass() {
             Ok(pass) => pass,
-            Err(why) => return self.elsewhere(site).ok_or(why),
+            Err(why) => return self.instead(site, why),
         };
         let paid = self.pay()?;
         let mut allocate = Allocate::new(self.tier, site, self.plan.label);
@@ -255,6 +255,11 @@ impl<'p, K: Send + 'static> Attempt<'p, K> {
         }
         self.note(pass, outcome.as_ref().map(drop).map_err(|&why| why), waited);
         self.accept(paid.charge(outcome?))
+    }
+
+    /// What the request may have instead of what it was refused.
+    pub(super) fn instead(&self, site: Site, why: RequestError) -> Result<Lease<K>, RequestError> {
+        instead(self.pool, &self.plan, site, why)
     }
 
     /// What the request may have instead, if there is any of that.
@@ -312,7 +317,7 @@ fn serve_with_care<K: Send + 'static>(
 ) -> Result<Lease<K>, RequestError> {
     let pass = match row.pass() {
         Ok(pass) => pass,
-        Err(why) => return elsewhere(pool, plan, site).ok_or(why),
+        Err(why) => return instead(pool, plan, site, why),
     };
     let paid = Paid::new(row, plan.tenant(), 1)?;
     match tier.take(tier.caller(site, plan.unpaid())) {
@@ -343,6 +348,16 @@ fn refuse<K: Send + 'static>(
     }
     let why = tier.refusal(tier.caller(site, plan.label));
     row.note(pass.or_else(|| row.pass().ok().flatten()), Err(why), Duration::ZERO);
+    instead(pool, plan, site, why.into())
+}
+
+/// What a request may have instead of what it was refused, or why it was.
+fn instead<K: Send + 'static>(
+    pool: &Pool,
+    plan: &Plan,
+    site: Site,
+    why: RequestError,
+) -> Result<Lease<K>, RequestError> {
     let lease = elsewhere(pool, plan, site).ok_or(why)?;
     pool.note_absorbed(1);
     Ok(lease)
@@ -385,7 +400,10 @@ fn elsewhere<K: Send + 'static>(pool: &Pool, plan: &Plan, site: Site) -> Option<
         let tier = row.typed::<K>()?;
         // On nobody's account until it is there: see `serve_with_care`.
         let caller = tier.caller(site, plan.unpaid());
-        let Ok(paid) = Paid::new(row, plan.tenant(), 1) else { continue };
+        let Ok(paid) = Paid::new(row, plan.tenant(), 1) else {
+            pool.note_absorbed(1);
+            continue;
+        };
         if let Some(lease) = tier.take(caller) {
             let lease = accept(plan, paid.charge(lease))?;
             row.note_spilled();

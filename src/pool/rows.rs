@@ -31,6 +31,8 @@ pub(super) struct Row {
     pub(super) kind: TierKind,
     /// Requests that came here because a smaller tier had refused them, and were served.
     pub(super) spilled: AtomicU64,
+    /// Requests that a quota or the circuit breaker has refused before the tier was asked.
+    pub(super) denied: AtomicU64,
     turn: OnceLock<Arc<Turn>>,
     /// What its slots are paid from, if the pool has tenants.
     pub(super) books: Option<Arc<Books>>,
@@ -60,7 +62,8 @@ pub enum TierKind {
 impl Row {
     pub(super) fn new(tier: Box<dyn AnyTier>, kind: TierKind) -> Self {
         let examines = tier.core().flags.load(Ordering::Relaxed) & flags::VALIDATES != 0;
-        Row { tier, kind, spilled: AtomicU64::new(0), turn: OnceLock::new(), books: None, guard: None, examines }
+        let (spilled, denied) = (AtomicU64::new(0), AtomicU64::new(0));
+        Row { tier, kind, spilled, denied, turn: OnceLock::new(), books: None, guard: None, examines }
     }
 
     /// What a slot counts as against limits in bytes: those of its buffer, or its value's own.
@@ -99,7 +102,13 @@ impl Row {
     /// Lets a request pass, if there is a circuit breaker.
     pub(super) fn pass(&self) -> Result<Option<Pass<'_>>, RequestError> {
         let pass = self.guard.as_ref().map(Guard::pass).transpose();
-        pass.map_err(|why| RequestError::Open { tier: self.tier.name(), why })
+        pass.map_err(|why| self.deny(RequestError::Open { tier: self.tier.name(), why }))
+    }
+
+    /// A request is refused before the tier was asked.
+    pub(super) fn deny(&self, why: RequestError) -> RequestError {
+        self.denied.fetch_add(1, Ordering::Relaxed);
+        why
     }
 
     /// Tells the breaker how a request ended that it let pass.

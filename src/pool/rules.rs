@@ -113,7 +113,7 @@ impl<'p> Paid<'p> {
         };
         match books.pay(row.tier.core(), tenant, slots) {
             Ok(()) => Ok(Paid { row, tenant, slots }),
-            Err(refused) => Err(books.why(refused)),
+            Err(refused) => Err(row.deny(books.why(refused))),
         }
     }
 
