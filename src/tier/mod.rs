@@ -7,8 +7,8 @@
 //!    [`values`] and [`rebuild`] (user code and its panics), [`close`] (the end); [`attach`] and [`registry`], which find a thread's
 //!    magazine and a handle's control block; on top of them [`bulk`], [`local`], [`report`] and [`builder`].
 //! 2. *Sharing*: [`shared`] (counted), [`pin`] (who reads), [`epoch`] (when what was retired may be used again), [`chain`] (what was).
-//! 3. *Waiting*: [`wait`] (the queue and the hand-over), [`order`] (who is next), [`future`] (those who wait); [`reserve`]
-//!    (slots for urgent allocations).
+//! 3. *Waiting*: [`queue`] (who waits), [`order`] (who is next), [`wait`] (how slots come to them), [`seat`] (a waiter's hold on its
+//!    place), [`future`] (those who wait); [`reserve`] (slots for urgent allocations).
 //! 4. *What nobody asks for*: [`reclaim`] (a pass), [`pass`] (its lock) and [`background`] (who makes it); what it does, in
 //!    [`clean`], [`expire`], [`turnover`], [`leaks`], and in [`grow`] with [`segments`]; [`help`] (what allocations do of it), [`validate`],
 //!    [`backoff`], [`notice`] (what is reported) and [`life`] (what the tier was told).
@@ -43,6 +43,7 @@ pub(crate) mod notice;
 pub(crate) mod order;
 pub(crate) mod pass;
 pub(crate) mod pin;
+pub(crate) mod queue;
 pub(crate) mod rebuild;
 pub(crate) mod reclaim;
 pub(crate) mod registry;
@@ -50,6 +51,7 @@ pub(crate) mod release;
 pub(crate) mod report;
 pub(crate) mod reserve;
 pub(crate) mod scarcity;
+pub(crate) mod seat;
 pub(crate) mod segments;
 pub(crate) mod shared;
 pub(crate) mod turnover;

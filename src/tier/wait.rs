@@ -1,4 +1,4 @@
-//! Waiting: the queue of those who found no slot free, and how slots come to them.
+//! Waiting: how slots come to those who found none free, and stand in the [`queue`](super::queue).
 //!
 //! **A release hands its slot over.** While somebody waits, the flag `WAITERS` sends every release out of the hot path.
 //! One that sees it before its slot is free writes the first waiter into the header and grants it the slot, which is
@@ -12,7 +12,7 @@
 //!
 //! **No release waits.** The queue is under a lock, for which waiters may wait and releases may not. Who finds it locked
 //! leaves the flag `pending`, and whoever holds the lock looks at it after unlocking. So a thread that is stopped with
-//! the lock delays waiters, and nobody else. Wakers are foreign code: none is called, cloned or dropped under the lock.
+//! the lock delays waiters, and nobody else.
 //!
 //! **A grant can be taken back.** A grant to a future that nobody polls would keep its slot idle. Grants that are not
 //! taken within the tier's limit are revoked ([`revoke`]) by whoever passes by: an allocation about to refuse, a blocked
@@ -26,415 +26,25 @@
 //! With `barging`, a release gives its slot to all, and wakes the first waiter to try for it, until that one has waited
 //! too long. One waiter is awake at a time: it looks again before it sleeps, and passes on what it leaves.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, PoisonError, TryLockError};
 use std::task::Waker;
-use std::time::{Duration, Instant};
 
-use super::allocate::{Caller, Taken, claim, find_free};
-use super::attach;
+use super::allocate::{Taken, claim, find_free};
 use super::core::{Core, flags};
 use super::magazine::Hint;
-use super::order::{Flow, Order};
-use super::values::{Panic, dispose, rethrow};
-use super::{background, clean, epoch, help, notice, pass, reserve};
+use super::queue::{CLOSED, Entry, Queue, REVOKED, Rank, Revoked};
+use super::values::{Panic, dispose};
+use super::{clean, epoch, help, notice, reserve};
 use crate::clock;
-use crate::slot::header::{Note, Site, pack_stamp};
-use crate::slot::label::{CLASSES, Label};
+use crate::slot::header::{Note, Site};
+use crate::slot::label::CLASSES;
 use crate::slot::word::State;
+use crate::sync::Ordering;
 use crate::sync::atomic::fence;
-use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, yield_now};
-
-/// How a tier lets wait.
-#[derive(Clone, Copy)]
-pub(crate) struct Rules {
-    /// How many may wait at once.
-    pub(crate) most: usize,
-    /// How long newcomers may pass the first waiter; `None`: never.
-    pub(crate) barging: Option<Duration>,
-    /// How long a grant stands that nobody takes.
-    pub(crate) grant_limit: Duration,
-}
-
-impl Rules {
-    pub(crate) const DEFAULT: Rules = Rules { most: 65_536, barging: None, grant_limit: Duration::from_millis(100) };
-}
-
-/// Where a waiter stands: in its flow the smallest ticket is served first. See [`order`](super::order).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Rank {
-    flow: Flow,
-    ticket: u64,
-}
-
-/// What the queue and its waiter tell each other. Under the lock it leaves `WAITING` and comes back there, and a grant is
-/// revoked; without the lock its waiter takes a grant. So grants are taken and revoked by exchange, all else is stored.
-struct Waiter(AtomicU64);
-
-/// In the queue, with a waker.
-const WAITING: u64 = 0;
-/// In the queue, and woken to try.
-const AWAKE: u64 = 1;
-/// Not in the queue: it did not react in time.
-const REVOKED: u64 = 2;
-/// Not in the queue: the tier is closed.
-const CLOSED: u64 = 3;
-/// Not in the queue: it has its slot.
-const TAKEN: u64 = 4;
-/// Not in the queue: it may have the slot whose index is above.
-const GRANTED: u64 = 5;
-const INDEX_SHIFT: u32 = 8;
-const STATE_MASK: u64 = (1 << INDEX_SHIFT) - 1;
-
-impl Waiter {
-    /// Acquire: pairs with the Release of `set`; who sees a grant sees what was done to the slot before it.
-    fn state(&self) -> u64 {
-        self.0.load(Ordering::Acquire)
-    }
-
-    /// Under the lock. Release: pairs with the Acquire in `state`.
-    fn set(&self, state: u64) {
-        self.0.store(state, Ordering::Release);
-    }
-
-    /// Ends a grant, if it stands. Of the waiter that takes it and whoever revokes it, one wins.
-    fn end_grant(&self, end: u64) -> Option<u32> {
-        let state = self.state();
-        // Acquire was in `state`; Release, so that who sees a revocation enters the queue after it.
-        let won = state & STATE_MASK == GRANTED
-            && self.0.compare_exchange(state, end, Ordering::AcqRel, Ordering::Relaxed).is_ok();
-        won.then_some((state >> INDEX_SHIFT) as u32)
-    }
-}
-
-/// A waiter's place in the queue.
-struct Entry {
-    waiter: Arc<Waiter>,
-    /// None while it is awake.
-    waker: Option<Waker>,
-    site: Site,
-    label: Label,
-    thread: u32,
-    since: Option<Instant>,
-    /// Whether it is a blocked thread, whose waker is ours.
-    blocks: bool,
-}
-
-impl Entry {
-    fn stamp(&self) -> u64 {
-        // On no account yet: a grant may be revoked. Who takes it puts it on the account.
-        pack_stamp(clock::now(), Label::NONE, self.thread)
-    }
-}
-
-/// A grant, or a call to try, that may have to be revoked.
-struct Call {
-    due: u64,
-    rank: Rank,
-    waiter: Arc<Waiter>,
-}
-
-/// What a waiter does after it has come into the queue.
-enum Duty {
-    /// It set the flag: a release that has not seen it may have given a slot.
-    FenceAndLook,
-    /// It is the only one: a release may have found the queue empty just before; or the only one for whom a slot is there.
-    Look,
-    /// Who was there before has done it.
-    None,
-}
-
-/// After so many releases in a row that find nobody, the flag is cleared.
-const IDLE: u32 = if cfg!(loom) { 3 } else { 64 };
-
-struct Queue {
-    entries: BTreeMap<Rank, Entry>,
-    next: u64,
-    /// Entries that are awake, and until when one is expected to react.
-    awake: usize,
-    awake_until: u64,
-    /// Releases that have found nobody since somebody was here.
-    idle: u32,
-    /// Who was called, in the order in which it is due.
-    calls: VecDeque<Call>,
-    /// Whether a future has ever come in.
-    futures: bool,
-    /// Who decides between flows, if there may be several.
-    order: Option<Box<dyn Order>>,
-    /// For the moment of a decision: the flows, and their first entries.
-    flows: Vec<Flow>,
-    heads: Vec<Rank>,
-}
-
-/// The queue of a control block. Empty between two tiers.
-pub(crate) struct Waiting {
-    queue: Mutex<Queue>,
-    /// Whoever has the lock shall attend to the queue after it.
-    pending: AtomicBool,
-    /// How many entries there are, for whoever does not lock.
-    len: AtomicUsize,
-    /// The tick at which the first call is overdue, or `u64::MAX`.
-    due: AtomicU64,
-}
-
-impl Waiting {
-    pub(crate) fn new() -> Self {
-        let queue = Queue {
-            entries: BTreeMap::new(),
-            next: 0,
-            awake: 0,
-            awake_until: 0,
-            idle: 0,
-            calls: VecDeque::new(),
-            futures: false,
-            order: None,
-            flows: Vec::new(),
-            heads: Vec::new(),
-        };
-        Waiting {
-            queue: Mutex::new(queue),
-            pending: AtomicBool::new(false),
-            len: AtomicUsize::new(0),
-            due: AtomicU64::new(u64::MAX),
-        }
-    }
-
-    /// For a new tier.
-    pub(crate) fn clear(&self) {
-        if let Some(mut queue) = self.lock_patiently() {
-            queue.futures = false;
-            queue.order = None;
-        }
-    }
-
-    /// Whom to ask who is next, from now on.
-    pub(crate) fn set_order(&self, mut order: Box<dyn Order>) {
-        let mut queue = self.lock();
-        queue.entries.keys().for_each(|rank| order.enters(rank.flow));
-        queue.order = Some(order);
-    }
-
-    /// How many wait.
-    pub(crate) fn len(&self) -> usize {
-        self.len.load(Ordering::Relaxed)
-    }
-
-    /// For waiters. No user code runs under the lock, so a panic cannot have left the queue half changed.
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// For the end of a tier. `None` in the child of a fork, if the thread that had the lock is not there to unlock it.
-    fn lock_patiently(&self) -> Option<MutexGuard<'_, Queue>> {
-        for attempt in 0.. {
-            if let Some(queue) = self.try_lock() {
-                return Some(queue);
-            }
-            if attempt > 100_000 && pass::is_forked() {
-                break;
-            }
-            yield_now();
-        }
-        None
-    }
-
-    /// For everybody.
-    fn try_lock(&self) -> Option<MutexGuard<'_, Queue>> {
-        match self.queue.try_lock() {
-            Ok(queue) => Some(queue),
-            Err(TryLockError::Poisoned(queue)) => Some(queue.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
-        }
-    }
-}
-
-impl Queue {
-    /// The entry that is next, of those that can be called.
-    fn first(&mut self) -> Option<(Rank, &mut Entry)> {
-        let rank = match self.order {
-            None => self.entries.iter().find(|(_, entry)| entry.waker.is_some()).map(|(&rank, _)| rank),
-            Some(_) => self.next_of(|_| true),
-        };
-        let rank = rank?;
-        self.entries.get_mut(&rank).map(|entry| (rank, entry))
-    }
-
-    /// The first entry of the flow that is next among these.
-    fn next_of(&mut self, among: impl Fn(Flow) -> bool) -> Option<Rank> {
-        self.flows.clear();
-        self.heads.clear();
-        let mut from = Bound::Unbounded;
-        while let Some((&Rank { flow, .. }, _)) = self.entries.range((from, Bound::Unbounded)).next() {
-            let of_flow = self.entries.range(Rank { flow, ticket: 0 }..=Rank { flow, ticket: u64::MAX });
-            if among(flow)
-                && let Some((&rank, _)) = { of_flow }.find(|(_, entry)| entry.waker.is_some())
-            {
-                self.flows.push(flow);
-                self.heads.push(rank);
-            }
-            from = Bound::Excluded(Rank { flow, ticket: u64::MAX });
-        }
-        let next = if self.flows.is_empty() { return None } else { self.order.as_mut()?.next(&self.flows) };
-        self.heads.get(next).copied()
-    }
-
-    /// Puts an entry in its place, and says what its waiter has to do next.
-    fn insert(&mut self, core: &Core, rank: Rank, entry: Entry) -> Duty {
-        let alone = self.entries.is_empty();
-        self.futures |= !entry.blocks;
-        self.order.iter_mut().for_each(|order| order.enters(rank.flow));
-        self.entries.insert(rank, entry);
-        self.idle = 0;
-        core.waiting.len.store(self.entries.len(), Ordering::Relaxed);
-        // AcqRel: after the closer's, if the tier is closed by now; else the closer finds the flag.
-        let before = core.flags.fetch_or(flags::WAITERS, Ordering::AcqRel);
-        self.note_need(core, before);
-        if before & flags::WAITERS == 0 || before & flags::CLOSED != 0 {
-            Duty::FenceAndLook
-        } else if alone || before & flags::RESERVES != 0 {
-            // A reserved slot may be free that is for nobody who waits but for this one.
-            Duty::Look
-        } else {
-            Duty::None
-        }
-    }
-
-    /// From the first moment at which blocked threads have to look around, they know it.
-    fn note_need(&mut self, core: &Core, now: u64) {
-        let need = self.futures || now & flags::HELPED != 0;
-        if need && now & (flags::LOOKS | flags::BACKGROUND) == 0 {
-            // Relaxed: those who sleep are roused after it, and those who come have the lock after this.
-            core.flags.fetch_or(flags::LOOKS, Ordering::Relaxed);
-            self.entries
-                .values()
-                .filter(|entry| entry.blocks)
-                .filter_map(|entry| entry.waker.as_ref())
-                .for_each(Waker::wake_by_ref);
-        }
-    }
-
-    /// A release finds nobody. The flag stands on for a while, since the next waiter has then no need of a heavy fence.
-    fn find_empty(&mut self, core: &Core) {
-        if self.entries.is_empty() {
-            self.idle += 1;
-            if self.idle == IDLE {
-                // Relaxed: whoever still sees the flag finds the queue empty, and whoever sets it again has the lock.
-                core.flags.fetch_and(!flags::WAITERS, Ordering::Relaxed);
-            }
-        }
-    }
-
-    /// Whether nobody waits who is more urgent.
-    fn is_most_urgent(&self, rank: Rank) -> bool {
-        self.entries.keys().next().is_none_or(|first| first.flow.behind >= rank.flow.behind)
-    }
-
-    fn remove(&mut self, core: &Core, rank: Rank) -> Option<Entry> {
-        let entry = self.entries.remove(&rank)?;
-        self.order.iter_mut().for_each(|order| order.leaves(rank.flow));
-        core.waiting.len.store(self.entries.len(), Ordering::Relaxed);
-        self.awake -= usize::from(entry.waker.is_none());
-        Some(entry)
-    }
-
-    /// Gives the entry the slot, which is leased in its name.
-    fn grant(&mut self, core: &Core, rank: Rank, index: u32) -> Option<Waker> {
-        let entry = self.remove(core, rank)?;
-        self.order.iter_mut().for_each(|order| order.served(rank.flow));
-        if !entry.blocks {
-            self.expect(core, rank, &entry.waiter);
-        }
-        core.unserved.allocations.fetch_add(1, Ordering::Relaxed);
-        // The last step: its waiter may take the slot at once, and end the tier.
-        entry.waiter.set(GRANTED | u64::from(index) << INDEX_SHIFT);
-        entry.waker
-    }
-
-    /// Calls the first entry to try for a slot that is free, unless one is awake already and will look.
-    fn call(&mut self, core: &Core) -> Option<Waker> {
-        clock::tick();
-        if self.awake > 0 && self.awake_until > clock::ticks() {
-            return None;
-        }
-        let (rank, entry) = self.first()?;
-        let (waker, waiter) = (entry.waker.take(), Arc::clone(&entry.waiter));
-        self.awake += 1;
-        self.awake_until = self.expect(core, rank, &waiter);
-        waiter.set(AWAKE);
-        waker
-    }
-
-    /// Notes that a waiter is about to be called, and says by when it has to react. Forgets those who have.
-    fn expect(&mut self, core: &Core, rank: Rank, waiter: &Arc<Waiter>) -> u64 {
-        while self.calls.front().is_some_and(|call| !call.stands()) {
-            self.calls.pop_front();
-        }
-        // At most as many grants stand as there are slots; behind one that stands long, others collect.
-        if self.calls.len() > 2 * core.incarnation().capacity + 64 {
-            self.calls.retain(Call::stands);
-        }
-        clock::tick();
-        let limit = core.incarnation().waiting.grant_limit;
-        let due = if limit.is_zero() { clock::ticks() } else { clock::ticks_from_now(limit) };
-        self.calls.push_back(Call { due, rank, waiter: Arc::clone(waiter) });
-        self.note_due(core);
-        background::kick(core, due);
-        due
-    }
-
-    /// Of the first `left` calls, the first that its waiter has not heeded in time is void from now on.
-    fn revoke(&mut self, core: &Core, left: &mut usize) -> Option<Revoked> {
-        let now = clock::ticks();
-        *left = self.calls.len().min(*left);
-        let mut revoked = None;
-        while let Some(call) = self.calls.front()
-            && revoked.is_none()
-            && *left > 0
-            && (call.due <= now || !call.stands())
-        {
-            let call = self.calls.pop_front()?;
-            *left -= 1;
-            revoked = if let Some(index) = call.waiter.end_grant(REVOKED) {
-                Some(Revoked::Grant(index))
-            } else if call.waiter.state() == AWAKE {
-                // Awake entries have no waker, so no user code runs when this one goes.
-                drop(self.remove(core, call.rank));
-                call.waiter.set(REVOKED);
-                Some(Revoked::Call)
-            } else {
-                None
-            };
-        }
-        self.note_due(core);
-        revoked
-    }
-
-    fn note_due(&self, core: &Core) {
-        let due = self.calls.front().map_or(u64::MAX, |call| call.due);
-        core.waiting.due.store(due, Ordering::Relaxed);
-    }
-}
-
-/// What a waiter did not heed.
-enum Revoked {
-    /// A grant: the slot is the caller's.
-    Grant(u32),
-    /// A call to try: somebody else has to be called.
-    Call,
-}
-
-impl Call {
-    /// Whether the waiter has not reacted yet.
-    fn stands(&self) -> bool {
-        matches!(self.waiter.state() & STATE_MASK, GRANTED | AWAKE)
-    }
-}
 
 /// Whether the entry is to be handed its slot, or may still be passed.
 fn is_strict(core: &Core, entry: &Entry) -> bool {
-    core.incarnation().waiting.barging.is_none_or(|limit| entry.since.is_none_or(|since| since.elapsed() >= limit))
+    core.incarnation().waiting.barging.is_none_or(|limit| entry.who.since.is_none_or(|since| since.elapsed() >= limit))
 }
 
 /// Hands a slot that the caller holds, with a value fit for the next user, to the first waiter. `None` if nobody waits, or
@@ -447,7 +57,7 @@ pub(crate) fn hand_over(core: &'static Core, taken: Taken, site: Option<Site>) -
     header.set_note(Note::released(site));
     let claimed = taken.word.to(State::Claimed);
     header.give(claimed);
-    header.lease(claimed, entry.site, entry.label.tag, entry.stamp());
+    header.lease(claimed, entry.who.site, entry.who.label.tag, entry.who.stamp());
     let waker = queue.grant(core, rank, taken.index);
     drop(queue);
     // Without a grant nothing is pending that this release need see to: it offers its slot later, or nobody waits.
@@ -469,7 +79,7 @@ pub(crate) fn attend(core: &'static Core, given: Option<Hint>) -> Result<(), Pan
 }
 
 /// To be called after every unlocking.
-fn settle(core: &'static Core) -> Result<(), Panic> {
+pub(super) fn settle(core: &'static Core) -> Result<(), Panic> {
     look_after(core, None)
 }
 
@@ -514,9 +124,9 @@ fn serve(core: &'static Core, queue: &mut Queue, given: Option<Hint>) -> Option<
     if given.is_some() && !is_strict(core, entry) {
         return Some((queue.call(core)?, false));
     }
-    let (site, label, stamp) = (entry.site, entry.label, entry.stamp());
-    let claimed = given.and_then(|hint| claim(core, hint, site, label.tag, stamp)).or_else(|| {
-        let taken = find_free(core, &Caller { site, label, magazine: None })?;
+    let (who, stamp) = (entry.who, entry.who.stamp());
+    let claimed = given.and_then(|hint| claim(core, hint, who.site, who.label.tag, stamp)).or_else(|| {
+        let taken = find_free(core, &who.caller())?;
         core.header(taken.index).set_stamp(stamp);
         Some(taken)
     });
@@ -534,10 +144,9 @@ fn from_reserve(core: &'static Core, queue: &mut Queue) -> Option<(Rank, Taken)>
     let mut behind = 0;
     while usize::from(behind) < CLASSES {
         if let Some(rank) = queue.next_of(|flow| flow.behind == behind) {
-            let Entry { site, label, .. } = *queue.entries.get(&rank)?;
-            let stamp = queue.entries.get(&rank)?.stamp();
-            let taken = reserve::take(core, &Caller { site, label, magazine: None })?;
-            core.header(taken.index).set_stamp(stamp);
+            let who = queue.entries.get(&rank)?.who;
+            let taken = reserve::take(core, &who.caller())?;
+            core.header(taken.index).set_stamp(who.stamp());
             return Some((rank, taken));
         }
         behind += 1;
@@ -583,7 +192,7 @@ pub(crate) fn revoke(core: &'static Core) -> Result<bool, Panic> {
 }
 
 /// For who has ended a grant: the slot goes back, to whoever is next.
-fn give_back_granted(core: &'static Core, index: u32) -> Result<(), Panic> {
+pub(super) fn give_back_granted(core: &'static Core, index: u32) -> Result<(), Panic> {
     let taken = Taken { word: core.header(index).held_word(), index };
     // SAFETY: with the grant the slot became the caller's. It has a value that nobody has used since it was prepared, and
     // `give_back` is this tier's.
@@ -677,155 +286,4 @@ pub(crate) fn forget(core: &'static Core) -> Option<Result<(), Panic>> {
         }
     }
     Some(outcome)
-}
-
-/// A waiter's hold on its place in the queue.
-pub(crate) struct Seat {
-    rank: Rank,
-    site: Site,
-    label: Label,
-    thread: u32,
-    since: Option<Instant>,
-    blocks: bool,
-    waiter: Arc<Waiter>,
-}
-
-/// How a waiter stands.
-pub(crate) enum Standing {
-    /// The slot with this index is leased to it, and it has taken it.
-    Granted(u32),
-    /// The tier is closed.
-    Closed,
-    /// It waits.
-    Waiting,
-    /// It was called to try for a slot, or was too late for one.
-    Called,
-}
-
-impl Seat {
-    /// Enters the queue; a thread that `blocks` with a waker of [`park`](crate::sync::park). If it is full: how many wait.
-    pub(crate) fn enter(
-        core: &'static Core,
-        site: Site,
-        label: Label,
-        waker: Waker,
-        blocks: bool,
-    ) -> Result<Seat, usize> {
-        let waiter = Arc::new(Waiter(AtomicU64::new(WAITING)));
-        // The clock is dear, and where nobody barges nobody asks.
-        let since = core.incarnation().waiting.barging.map(|_| Instant::now());
-        let thread = attach::thread_number();
-        let mut queue = core.waiting.lock();
-        let full = queue.entries.len();
-        if full >= core.incarnation().waiting.most {
-            drop(queue);
-            rethrow(settle(core).err());
-            return Err(full);
-        }
-        let flow = Flow { behind: CLASSES as u8 - 1 - label.class, account: label.account };
-        let seat = Seat { rank: Rank { flow, ticket: queue.next }, site, label, thread, since, blocks, waiter };
-        queue.next += 1;
-        let duty = queue.insert(core, seat.rank, seat.entry(waker));
-        drop(queue);
-        let entered = seat.entered(core, duty);
-        // If another's waker panics, this wait ends with it.
-        if entered.is_err() {
-            seat.abandon(core);
-        }
-        rethrow(entered.err());
-        Ok(seat)
-    }
-
-    fn entry(&self, waker: Waker) -> Entry {
-        let Seat { site, label, thread, since, blocks, .. } = *self;
-        Entry { waiter: Arc::clone(&self.waiter), waker: Some(waker), site, label, thread, since, blocks }
-    }
-
-    /// What follows an [`insert`](Queue::insert).
-    fn entered(&self, core: &'static Core, duty: Duty) -> Result<(), Panic> {
-        let served = match duty {
-            Duty::FenceAndLook => {
-                // Pairs with the light fence of every release, between its store of the word and its look at the flags:
-                // either it finds WAITERS, or its slot is found by the look that follows.
-                core.fence.heavy();
-                attend(core, None)
-            }
-            Duty::Look => attend(core, None),
-            Duty::None => settle(core),
-        };
-        served.and(help(core))
-    }
-
-    /// The slot that it took was of no use: it waits on, in its old place.
-    pub(crate) fn retake(&self) {
-        self.waiter.set(REVOKED);
-    }
-
-    /// Whether nothing has happened to it. One load.
-    pub(crate) fn is_waiting(&self) -> bool {
-        self.waiter.state() == WAITING
-    }
-
-    /// Whether it is the only one in the queue, which gets the next slot.
-    pub(crate) fn is_alone(&self, core: &Core) -> bool {
-        core.waiting.len() == 1
-    }
-
-    /// How it stands; takes the slot that it was granted.
-    pub(crate) fn standing(&self) -> Standing {
-        match self.waiter.state() {
-            WAITING => Standing::Waiting,
-            CLOSED => Standing::Closed,
-            // A grant that cannot be taken was revoked.
-            _ => self.waiter.end_grant(TAKEN).map_or(Standing::Called, Standing::Granted),
-        }
-    }
-
-    /// Waits on, with this waker. False if it need not.
-    pub(crate) fn renew(&self, core: &'static Core, waker: Waker) -> bool {
-        let mut old = Some(waker);
-        let mut queue = core.waiting.lock();
-        let outcome = if let Some(entry) = queue.entries.get_mut(&self.rank) {
-            std::mem::swap(&mut entry.waker, &mut old);
-            let was_awake = old.is_none();
-            if was_awake {
-                queue.awake -= 1;
-                self.waiter.set(WAITING);
-            }
-            drop(queue);
-            // What was released meanwhile was offered to nobody, since this waiter was awake.
-            if was_awake { attend(core, None) } else { settle(core) }
-        } else if self.waiter.state() == REVOKED {
-            self.waiter.set(WAITING);
-            let duty = old.take().map_or(Duty::None, |waker| queue.insert(core, self.rank, self.entry(waker)));
-            drop(queue);
-            self.entered(core, duty)
-        } else {
-            drop(queue);
-            settle(core)
-        };
-        drop(old);
-        rethrow(outcome.err());
-        self.is_waiting()
-    }
-
-    /// Leaves the queue, passing on a call to try. The slot that was granted meanwhile is the caller's; so is the panic of
-    /// a waker.
-    pub(crate) fn leave(&self, core: &'static Core) -> (Option<u32>, Result<(), Panic>) {
-        if let Some(index) = self.waiter.end_grant(TAKEN) {
-            return (Some(index), Ok(()));
-        }
-        let entry = core.waiting.lock().remove(core, self.rank);
-        let was_awake = entry.as_ref().is_some_and(|entry| entry.waker.is_none());
-        let outcome = if was_awake { attend(core, None) } else { settle(core) };
-        let index = if entry.is_some() { None } else { self.waiter.end_grant(TAKEN) };
-        (index, outcome.and(catch_unwind(AssertUnwindSafe(|| drop(entry)))))
-    }
-
-    /// Leaves, and gives back the slot that was granted meanwhile. The caller has a `Tier`.
-    pub(crate) fn abandon(&self, core: &'static Core) {
-        let (index, outcome) = self.leave(core);
-        let given = index.map_or(Ok(()), |index| give_back_granted(core, index));
-        rethrow(outcome.and(given).err());
-    }
 }
