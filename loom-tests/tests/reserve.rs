@@ -95,3 +95,21 @@ fn close_against_a_refill() {
         census.assert_all_dropped();
     });
 }
+
+/// Guarantee 4. The same with another slot in the reserve. The closer may have the slot that came back for the right to the
+/// other, which then is the release's to drop.
+///
+/// Guards `reserve::bury_all` in `reserve::refill`.
+#[test]
+fn close_against_a_refill_of_a_reserve() {
+    explore(3, || {
+        let census = Census::default();
+        let tier = census.tier(2);
+        set_marks(&tier, [2, 2, 0, 0]);
+        let held = allocate_as(&tier, HIGH).unwrap();
+        let other = spawn(move || drop(held));
+        tier.close();
+        other.join().unwrap();
+        census.assert_all_dropped();
+    });
+}

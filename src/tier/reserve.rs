@@ -16,8 +16,9 @@
 //! **The flag is not lost.** When nothing is due any more it is cleared, by a compare-exchange of all flags; who sets it
 //! raises their epoch. So a clearing that began before something became due fails.
 //!
-//! A slot in the hands of a release between its two steps is still that release's: a closer leaves it alone, and takes only those to
-//! which it has a right. So a release that is stopped there still has its slot, and its tier cannot end before it has gone on.
+//! **Closed like all else.** A closer takes those slots to which it has a right; a release that finds the tier closed after
+//! it has put its slot in does the same, since the closer may have had that slot for the right to another. A release that is
+//! stopped between its two steps still has its slot, and its tier cannot end before it has gone on.
 //!
 //! The marks are Linux's watermarks (min, low, high) for zones of memory, as a partition.
 
@@ -30,7 +31,7 @@ use super::values::Panic;
 use super::{close, release, wait};
 use crate::slot::header::{Note, Site};
 use crate::slot::label::CLASSES;
-use crate::slot::word::{State, Word};
+use crate::slot::word::State;
 use crate::sync::{AtomicI64, AtomicU32, AtomicU64, Mutex, Ordering};
 
 /// How many slots each class leaves in the reserve, the least urgent first. Each is at most the one before it.
@@ -146,21 +147,19 @@ impl Reserve {
 pub(crate) fn take(core: &'static Core, caller: &Caller) -> Option<Taken> {
     let taken = take_out(core, core.reserve.marks[usize::from(caller.label.class)].load(Ordering::Relaxed))?;
     owe(core, 1);
-    let claimed = taken.word.with(State::Claimed);
-    // Fails if the tier was closed meanwhile.
-    core.header(taken.index).compare_exchange(taken.word, claimed).then(|| Taken {
-        word: core.header(taken.index).lease(claimed, caller.site, caller.label.tag, caller.stamp()),
-        index: taken.index,
-    })
+    let (header, claimed) = (core.header(taken.index), taken.word.with(State::Claimed));
+    header.give(claimed);
+    let word = header.lease(claimed, caller.site, caller.label.tag, caller.stamp());
+    Some(Taken { word, index: taken.index })
 }
 
-/// A slot that leaves the chain, still `Reserved`.
+/// A slot that leaves the chain, the caller's, and still `Reserved`.
 fn take_out(core: &Core, mark: u32) -> Option<Taken> {
     if !core.reserve.right(mark) {
         return None;
     }
     let (index, word) = core.reserve.chain.take(core.links, |index| core.header(index).word())?;
-    word.is(State::Reserved).then_some(Taken { word, index })
+    Some(Taken { word, index })
 }
 
 /// So many releases are to refill the reserve. To be called while what was taken is in nobody's hands.
@@ -196,13 +195,15 @@ pub(crate) fn refill<T: 'static>(core: &'static Core, taken: Taken, site: Option
         settle(core);
         return None;
     }
-    let reserved = put(core, taken, site);
+    // So that the tier does not end with the slot, which from `put` on is anybody's.
+    let _stay = core.enter();
+    put(core, taken, site);
     settle(core);
     // As in `release::release_through`: pairs with the heavy fences of `close` and of a new waiter.
     core.fence.light();
     let now = core.flags.load(Ordering::Relaxed);
     Some(if now & flags::CLOSED != 0 {
-        close::bury::<T>(core, taken.index, reserved)
+        bury_all::<T>(core).map_or(Ok(()), Err)
     } else if now & flags::WAITERS != 0 {
         wait::attend(core, None)
     } else {
@@ -210,7 +211,8 @@ pub(crate) fn refill<T: 'static>(core: &'static Core, taken: Taken, site: Option
     })
 }
 
-/// For a closer: drops the values of what is reserved. The first panic is returned.
+/// For a closer, and for whoever puts a slot into a closed tier's reserve: drops the values of what is reserved. The first
+/// panic is returned. The caller keeps the tier from its end.
 pub(crate) fn bury_all<T: 'static>(core: &'static Core) -> Option<Panic> {
     let mut panic = None;
     while let Some(Taken { word, index }) = take_out(core, 0) {
@@ -220,7 +222,7 @@ pub(crate) fn bury_all<T: 'static>(core: &'static Core) -> Option<Panic> {
 }
 
 /// The slot is reserved from here on.
-fn put(core: &Core, taken: Taken, site: Option<Site>) -> Word {
+fn put(core: &Core, taken: Taken, site: Option<Site>) {
     let reserved = taken.word.to(State::Reserved);
     let header = core.header(taken.index);
     header.set_note(Note::released(site));
@@ -228,7 +230,6 @@ fn put(core: &Core, taken: Taken, site: Option<Site>) -> Word {
     core.reserve.chain.add(core.links, taken.index);
     // Release: pairs with the Acquire in `right`; the slot is in the chain before there is a right to it.
     core.reserve.stock.fetch_add(CHANGE + 1, Ordering::Release);
-    reserved
 }
 
 /// How many slots each class leaves from now on. Slots that are free are reserved at once, and for the others releases; slots
@@ -262,9 +263,8 @@ pub(crate) fn set_marks(core: &'static Core, marks: Marks) -> Result<(), Panic> 
             break;
         };
         let aside = word.to(State::Maintenance);
-        if core.header(index).compare_exchange(word, aside) {
-            panic = panic.or(give_back(core, Taken { word: aside, index }).err());
-        }
+        core.header(index).give(aside);
+        panic = panic.or(give_back(core, Taken { word: aside, index }).err());
     }
     // Somebody who waits may now go below what was his mark.
     let attended = wait::attend(core, None);
