@@ -35,8 +35,9 @@
 //! either the draw sees the new limit, or it is called off.
 //!
 //! # Soft limits
-//! When a tenant is refused that is within its soft limits, and below the account that refused it so are all its ancestors, that account is *wanted*
-//! for [`RECENTLY`]. While it is, nobody below it draws beyond a soft limit of its own or of an ancestor in between. What it has, it keeps.
+//! When a tenant is refused that is within its soft limits, and below the account that refused it so are all its ancestors,
+//! that account is *wanted* for [`RECENTLY`]; while such a tenant waits for a slot of a tier, the whole pool is. While an account is
+//! wanted, nobody below it draws beyond a soft limit of its own or of an ancestor in between. What it has, it keeps.
 //!
 //! So that it does not keep it for ever by taking again what it gives back, its cells are *tight* meanwhile: what is given back goes at once. So it is,
 //! too, when a limit was lowered below what is held, until a draw succeeds.
@@ -154,6 +155,15 @@ impl Account {
         }
     }
 
+    /// Hard, and soft.
+    fn limits(&self) -> (Limit, Limit) {
+        let all = |limit: fn(&Meter) -> &AtomicU64| Limit {
+            slots: limit(&self.slots).load(Ordering::Relaxed),
+            bytes: limit(&self.bytes).load(Ordering::Relaxed),
+        };
+        (all(|meter| &meter.hard), all(|meter| &meter.soft))
+    }
+
     fn set(&self, hard: Limit, soft: Limit) {
         for unit in UNITS {
             self.meter(unit).hard.store(hard.of(unit), Ordering::Relaxed);
@@ -208,6 +218,8 @@ pub(crate) struct Accounts {
     accounts: Box<[Account]>,
     tiers: Box<[Counted]>,
     capacity: Limit,
+    /// Requests that wait, of tenants that were within their soft limits when they began to.
+    wanting: AtomicU64,
     /// Numbers recounts.
     tickets: AtomicU64,
     /// Held by who changes limits.
@@ -249,6 +261,7 @@ impl Accounts {
             accounts: std::iter::once(pool).chain(accounts).collect(),
             tiers: bytes_a_slot.iter().map(counted).collect(),
             capacity,
+            wanting: AtomicU64::new(0),
             tickets: AtomicU64::new(0),
             changing: Mutex::new(()),
         })
@@ -380,7 +393,13 @@ impl Accounts {
     /// Whether somebody wants what an account above has.
     fn is_wanted_above(&self, tenant: Tenant, now: u64) -> bool {
         let wanted = |at: Tenant| self.accounts[at.index()].wanted_until.load(Ordering::Relaxed) > now;
-        wanted(Tenant::NOBODY) || self.up(tenant).skip(1).any(wanted)
+        self.is_waited_for() || wanted(Tenant::NOBODY) || self.up(tenant).skip(1).any(wanted)
+    }
+
+    /// Whether somebody waits for whom others are not to exceed their soft limits.
+    fn is_waited_for(&self) -> bool {
+        // Relaxed: it takes effect as soon as it is seen.
+        self.wanting.load(Ordering::Relaxed) > 0
     }
 
     /// Sees to it that `amount` can be charged, or proves that there was a moment when it was not there.
@@ -458,6 +477,16 @@ impl Accounts {
         self.add_up(tenant, unit).used
     }
 
+    /// The same of both units.
+    pub(crate) fn held_of_all(&self, tenant: Tenant) -> Limit {
+        Limit { slots: self.held(tenant, Unit::Slots), bytes: self.held(tenant, Unit::Bytes) }
+    }
+
+    /// What a tenant and its children may hold: hard, and soft.
+    pub(crate) fn limits(&self, tenant: Tenant) -> (Limit, Limit) {
+        self.accounts[tenant.index()].limits()
+    }
+
     /// One request more, or less, of a tenant waits for a slot of a tier.
     pub(crate) fn waits(&self, tier: usize, tenant: Tenant, more: bool) {
         // Relaxed: a number for `slots_of`, which is exact at quiet points only.
@@ -477,7 +506,8 @@ impl Accounts {
     /// Owner: whether the purse need not be tight any more; then it is not.
     pub(crate) fn may_relax(&self, purse: &Purse, now: u64) -> bool {
         purse.relax();
-        let tight = self.accounts.iter().any(|account| account.tight_until.load(Ordering::Relaxed) > now);
+        let until = |account: &Account| account.tight_until.load(Ordering::Relaxed);
+        let tight = self.is_waited_for() || self.accounts.iter().any(|account| until(account) > now);
         if tight {
             purse.tighten();
         }
@@ -496,11 +526,13 @@ impl Accounts {
         cell.give_back(n);
         // Relaxed: it takes effect as soon as it is seen.
         let tight_until = self.accounts[tenant.index()].tight_until.load(Ordering::Relaxed);
-        cell.trim(if tight_until != 0 && tight_until > now() { 0 } else { batch });
+        let tight = tight_until != 0 && (self.is_waited_for() || tight_until > now());
+        cell.trim(if tight { 0 } else { batch });
     }
 
-    /// `by` was full, for `n` slots: if the tenant is within its soft limits, others may not exceed theirs for a while.
-    fn note_refused(&self, tenant: Tenant, by: Tenant, tier: &Counted, n: u64, fence: Fence, now: u64) {
+    /// `by` was full, for `n` slots beyond what it holds: if the tenant is within its soft limits, which is returned, others may not
+    /// exceed theirs for a while.
+    fn note_refused(&self, tenant: Tenant, by: Tenant, tier: &Counted, n: u64, fence: Fence, now: u64) -> bool {
         let is_within = self.up(tenant).take_while(|&at| at != by).all(|at| {
             UNITS.into_iter().all(|unit| {
                 let soft = self.accounts[at.index()].meter(unit).soft.load(Ordering::Relaxed);
@@ -520,6 +552,7 @@ impl Accounts {
                 soft().for_each(|other| self.drain(other, None, fence));
             }
         }
+        is_within
     }
 
     /// Whether a tenant is below that account, and has a soft limit, its own or that of an ancestor in between.
@@ -537,10 +570,25 @@ impl Accounts {
         soft && below == Tenant::NOBODY
     }
 
-    /// The tenant waits, or was refused, because a tier had nothing free: if it is within its soft limits, others may not exceed
-    /// theirs for [`RECENTLY`]. To be said again while it waits.
-    pub(crate) fn wants(&self, tier: usize, tenant: Tenant, n: u32, fence: Fence, now: u64) {
-        self.note_refused(tenant, Tenant::NOBODY, &self.tiers[tier], n.into(), fence, now);
+    /// The tenant was refused because a tier had nothing free: if it is within its soft limits, which is returned, others may not
+    /// exceed theirs for [`RECENTLY`].
+    pub(crate) fn wants(&self, tier: usize, tenant: Tenant, n: u32, fence: Fence, now: u64) -> bool {
+        self.note_refused(tenant, Tenant::NOBODY, &self.tiers[tier], n.into(), fence, now)
+    }
+
+    /// The same for one that waits, for a slot that it has paid for: if true, until [`wants_no_more`](Self::wants_no_more).
+    pub(crate) fn keeps_wanting(&self, tier: usize, tenant: Tenant, fence: Fence, now: u64) -> bool {
+        let wants = self.wants(tier, tenant, 0, fence, now);
+        if wants {
+            // Relaxed: for a second what was said just now will do.
+            self.wanting.fetch_add(1, Ordering::Relaxed);
+        }
+        wants
+    }
+
+    /// The end of that.
+    pub(crate) fn wants_no_more(&self) {
+        self.wanting.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Changes a tenant's limits. Who holds more than the new ones keeps it, and gets no more: credits at hand are taken back, and draws
@@ -550,14 +598,7 @@ impl Accounts {
     /// [`QuotaError`], if they do not fit to those of the others; then nothing has changed.
     pub(crate) fn set_limits(&self, tenant: Tenant, hard: Limit, soft: Limit, fence: Fence) -> Result<(), QuotaError> {
         let _changing = self.changing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let of = |account: &Account| {
-            let all = |limit: fn(&Meter) -> &AtomicU64| Limit {
-                slots: limit(&account.slots).load(Ordering::Relaxed),
-                bytes: limit(&account.bytes).load(Ordering::Relaxed),
-            };
-            (all(|meter| &meter.hard), all(|meter| &meter.soft))
-        };
-        let mut limits: Vec<_> = self.accounts[1..].iter().map(of).collect();
+        let mut limits: Vec<_> = self.accounts[1..].iter().map(Account::limits).collect();
         let (old_hard, old_soft) = std::mem::replace(&mut limits[tenant.index() - 1], (hard, soft));
         let lower = |new: Limit, old: Limit| UNITS.into_iter().any(|unit| new.of(unit) < old.of(unit));
         let is_lower = lower(hard, old_hard) || lower(soft, old_soft);

@@ -16,6 +16,7 @@ use super::route::Routes;
 use super::rows::{AnyTier, Row, TierKind};
 use super::rules::Books;
 use super::session::Sessions;
+use super::waits::Tally;
 use super::{Inner, Pool};
 use crate::admission::breaker::Breaker;
 use crate::admission::breaker::report::BreakerEvent;
@@ -306,12 +307,13 @@ impl PoolBuilder {
         for (tier, watermarks, line) in &self.watermarks {
             keep_back(&rows, tier, *watermarks).map_err(|why| at(*line, why))?;
         }
+        let waits = std::iter::repeat_with(Tally::default).take(accounts.tenants().count() + 1).collect();
         let inner = Inner {
             routes: Routes::new(sizes, overflow, &rows, self.spill),
             accounts,
             absorbed: AtomicU64::new(0),
-            waited: AtomicU64::new(0),
-            last_look: LastLook::new(ResourceStatus::new(&rows, WaitsFor::default(), 0, 0)),
+            waits,
+            last_look: LastLook::new(ResourceStatus::new(&rows, Vec::new(), WaitsFor::default(), 0)),
             optimizer: Optimizer::new(rows.len(), self.on_decision),
             sessions: Sessions::new(&rows),
             rows,

@@ -4,11 +4,12 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::error::RequestError;
 use super::prepared::Attempt;
 use super::rules::Paid;
+use super::waits::Waiting;
 use crate::admission::breaker::Pass;
 use crate::slot::header::Site;
 use crate::tier::future::Allocate;
@@ -28,7 +29,7 @@ enum Stage<'p, K: Send + 'static> {
     /// The request could not be served by this pool.
     Refused(RequestError),
     New(Attempt<'p, K>, Site),
-    Waiting(Attempt<'p, K>, Allocate<'p, K>, (Option<Pass<'p>>, Paid<'p>), Instant),
+    Waiting(Attempt<'p, K>, Allocate<'p, K>, (Option<Pass<'p>>, Paid<'p>), Waiting<'p>),
     Done,
 }
 
@@ -47,7 +48,7 @@ impl<K: Send + 'static> Future for Allocation<'_, K> {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let stage = &mut self.get_mut().stage;
-        let (attempt, mut allocate, (pass, paid), start) = match std::mem::replace(stage, Stage::Done) {
+        let (attempt, mut allocate, (pass, paid), waiting) = match std::mem::replace(stage, Stage::Done) {
             Stage::Refused(why) => return Poll::Ready(Err(why)),
             Stage::New(attempt, site) => {
                 let pass = match attempt.pass() {
@@ -66,22 +67,19 @@ impl<K: Send + 'static> Future for Allocation<'_, K> {
                 if let Some(lease) = attempt.elsewhere(site) {
                     return Poll::Ready(Ok(lease));
                 }
-                paid.wants();
-                (attempt, allocate, (pass, paid), Instant::now())
+                let waiting = attempt.waiting();
+                (attempt, allocate, (pass, paid), waiting)
             }
-            Stage::Waiting(attempt, allocate, held, start) => (attempt, allocate, held, start),
+            Stage::Waiting(attempt, allocate, held, waiting) => (attempt, allocate, held, waiting),
             Stage::Done => panic!("`Allocation` polled after completion"),
         };
         match Pin::new(&mut allocate).poll(context) {
             Poll::Pending => {
-                *stage = Stage::Waiting(attempt, allocate, (pass, paid), start);
+                *stage = Stage::Waiting(attempt, allocate, (pass, paid), waiting);
                 Poll::Pending
             }
             Poll::Ready(outcome) => {
-                let waited = start.elapsed();
-                if outcome.is_ok() {
-                    attempt.pool.note_waited(waited);
-                }
+                let waited = waiting.end(outcome.is_ok());
                 attempt.note(pass, outcome.as_ref().map(drop).map_err(|&why| why), waited);
                 Poll::Ready(match outcome {
                     Ok(lease) => attempt.accept(paid.charge(lease)),

@@ -97,7 +97,10 @@ impl ResourceStatus {
             .iter()
             .filter(|tier| tier.kind != TierKind::Overflow)
             .fold((0, 0), |(held, slots), tier| (held + tier.held(), slots + tier.snapshot.slots()));
-        let waited = Duration::from_nanos(self.waited_ns.saturating_sub(earlier.waited_ns));
+        let all_waited = |status: &ResourceStatus| -> Duration {
+            status.tiers.iter().map(|tier| tier.waits.all().served_after).sum()
+        };
+        let waited = all_waited(self).saturating_sub(all_waited(earlier));
         PoolMetrics {
             utilization_rate: share(sized_held as f64, sized as f64),
             allocation_rate: rate(allocations),

@@ -1,7 +1,7 @@
 //! A pool: tiers of several sizes and kinds behind one door, and the rules for who gets what.
 //!
 //! Read in this order: [`request`] (what is wanted), [`route`] (which tier it goes to), [`prepared`] (how it is served, in all forms) and
-//! [`future`]; [`rules`] and [`guard`] (who may have it), [`builder`] and [`rows`] (what a pool is made of); on top of them [`group`], [`reservation`] and
+//! [`future`] and [`waits`]; [`rules`] and [`guard`] (who may have it), [`builder`] and [`rows`] (what a pool is made of); on top of them [`group`], [`reservation`] and
 //! [`session`]; then who watches:
 //! [`monitor`], [`metrics`], [`optimize`]; and [`resource_pool`], the same once more for code that knows no types. `config` reads a pool
 //! from TOML.
@@ -27,6 +27,7 @@ pub(crate) mod route;
 pub(crate) mod rows;
 mod rules;
 pub(crate) mod session;
+pub(crate) mod waits;
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
@@ -38,7 +39,7 @@ use self::error::{PoolError, ReleaseError, RequestError, ShortName};
 use self::future::Allocation;
 use self::group::{Group, GroupLeases};
 use self::metrics::{LastLook, PoolMetrics};
-use self::monitor::ResourceStatus;
+use self::monitor::{ResourceStatus, TenantStatus};
 use self::optimize::{Decision, Optimizer};
 use self::prepared::{Attempt, Plan, Prepared, Wait};
 use self::request::{Request, Wants, Who};
@@ -47,10 +48,11 @@ use self::resource_pool::BoxFuture;
 use self::route::Routes;
 use self::rows::Row;
 use self::session::{Session, Sessions};
+use self::waits::Tally;
 use crate::admission::breaker::Breaker;
 use crate::admission::priority::Watermarks;
 use crate::admission::quota::Accounts;
-use crate::admission::tenants::{Limit, QuotaError, Tenant, Unit};
+use crate::admission::tenants::{Limit, QuotaError, Tenant};
 use crate::admission::waits_for::WaitsFor;
 use crate::error::CloseError;
 use crate::slot::handle::Handle;
@@ -98,8 +100,8 @@ struct Inner {
     accounts: Arc<Accounts>,
     /// Refusals that were not those of their request.
     absorbed: AtomicU64,
-    /// Nanoseconds that allocations have waited.
-    waited: AtomicU64,
+    /// What each tenant has waited for, nobody first.
+    waits: Box<[Tally]>,
     last_look: LastLook,
     optimizer: Optimizer,
     sessions: Sessions,
@@ -337,8 +339,7 @@ impl Pool {
 
     /// What a tenant and its children hold. Exact at a quiet point; about a nanosecond for each thread and tier.
     pub fn held(&self, tenant: Tenant) -> Limit {
-        let held = |unit| self.inner.accounts.held(tenant, unit);
-        Limit { slots: held(Unit::Slots), bytes: held(Unit::Bytes) }
+        self.inner.accounts.held_of_all(tenant)
     }
 
     /// The circuit breaker of the tier of that name, if it has one: to be told new rules, forced open, disabled, or looked at.
@@ -359,10 +360,19 @@ impl Pool {
         builder::keep_back(&self.inner.rows, tier, watermarks)
     }
 
-    /// How the pool stands: each tier's slots and counters. Its `Display` is a table. Stops nobody.
+    /// How the pool stands: each tier's slots and counters, and what each tenant holds. Its `Display` is a table of either. Stops
+    /// nobody. Some nanoseconds a slot, and for each thread, tier and tenant.
     pub fn monitor(&self) -> ResourceStatus {
-        let Inner { rows, absorbed, waited, .. } = &*self.inner;
-        ResourceStatus::new(rows, self.waits_for(), absorbed.load(Ordering::Relaxed), waited.load(Ordering::Relaxed))
+        let Inner { rows, absorbed, accounts, waits, .. } = &*self.inner;
+        let tenants = accounts.tenants().map(|tenant| TenantStatus {
+            tenant,
+            name: accounts.name(tenant).to_owned(),
+            held: accounts.held_of_all(tenant),
+            hard: accounts.limits(tenant).0,
+            soft: accounts.limits(tenant).1,
+            waits: waits[tenant.index()].waits(),
+        });
+        ResourceStatus::new(rows, tenants.collect(), self.waits_for(), absorbed.load(Ordering::Relaxed))
     }
 
     /// Who holds what, in all tiers; see [`Tier::holders`](crate::Tier::holders).

@@ -2,11 +2,14 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::rows::{Row, TierKind};
+use super::waits::{Waits, WaitsByPriority};
 use crate::admission::breaker::report::BreakerStatus;
 use crate::admission::breaker::word::BreakerState;
+use crate::admission::priority::Priority;
+use crate::admission::tenants::{Limit, Tenant};
 use crate::admission::waits_for::WaitsFor;
 use crate::sync::Ordering;
 use crate::tier::report::Snapshot;
@@ -25,8 +28,8 @@ pub struct ResourceStatus {
     pub absorbed: u64,
     /// Which sessions wait for which tiers (by their places in `tiers`), and which hold slots of them.
     pub waits: WaitsFor,
-    /// Nanoseconds that allocations have waited that were served, all together, since the pool was built.
-    pub waited_ns: u64,
+    /// Each tenant, as they were given.
+    pub tenants: Vec<TenantStatus>,
 }
 
 /// How a tier of a pool stands.
@@ -47,6 +50,26 @@ pub struct TierStatus {
     pub denied: u64,
     /// Requests that it has served in place of a smaller tier that had refused them.
     pub spilled_here: u64,
+    /// The waits of requests for its slots, since the pool was built. Waits that were not by way of the pool are not known to it.
+    pub waits: WaitsByPriority,
+}
+
+/// How a tenant of a pool stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TenantStatus {
+    /// Who it is.
+    pub tenant: Tenant,
+    /// Its name.
+    pub name: String,
+    /// What it and its children hold, or have paid for and wait for.
+    pub held: Limit,
+    /// What they never hold more of.
+    pub hard: Limit,
+    /// What they hold more of only while nobody wants it.
+    pub soft: Limit,
+    /// The waits of its own requests, for slots of any tier.
+    pub waits: Waits,
 }
 
 impl TierStatus {
@@ -58,7 +81,7 @@ impl TierStatus {
 }
 
 impl ResourceStatus {
-    pub(super) fn new(rows: &[Arc<Row>], waits: WaitsFor, absorbed: u64, waited_ns: u64) -> Self {
+    pub(super) fn new(rows: &[Arc<Row>], tenants: Vec<TenantStatus>, waits: WaitsFor, absorbed: u64) -> Self {
         let tiers = rows.iter().map(|row| TierStatus {
             name: row.tier.name(),
             kind: row.kind,
@@ -67,13 +90,29 @@ impl ResourceStatus {
             breaker: row.guard.as_ref().map(|guard| guard.breaker.status()),
             denied: row.denied.load(Ordering::Relaxed),
             spilled_here: row.spilled.load(Ordering::Relaxed),
+            waits: row.waits.waits(),
         });
-        ResourceStatus { at: Instant::now(), tiers: tiers.collect(), waits, absorbed, waited_ns }
+        ResourceStatus { at: Instant::now(), tiers: tiers.collect(), tenants, waits, absorbed }
     }
 
     /// The tier of that name.
     pub fn tier(&self, name: &str) -> Option<&TierStatus> {
         self.tiers.iter().find(|tier| tier.name == name)
+    }
+
+    /// The tenant of that name.
+    pub fn tenant(&self, name: &str) -> Option<&TenantStatus> {
+        self.tenants.iter().find(|tenant| tenant.name == name)
+    }
+
+    /// A line for the waits of each priority for each tier, the most urgent first, and of each tenant.
+    fn waits_of_each(&self) -> impl Iterator<Item = [String; 7]> {
+        let urgent_first = || Priority::ALL.into_iter().rev();
+        let of_tiers = self.tiers.iter().flat_map(move |tier| {
+            urgent_first().filter_map(|priority| waits_of(tier.name, format!("{priority:?}"), tier.waits.of(priority)))
+        });
+        let of_tenants = self.tenants.iter().filter_map(|it| waits_of(&it.name, "tenant".to_owned(), it.waits));
+        of_tiers.chain(of_tenants)
     }
 
     /// Requests that the system allocator has served.
@@ -107,43 +146,19 @@ impl fmt::Display for Bytes {
     }
 }
 
-/// A line a tier; then what concerns all of them.
+/// The most tenants that a table shows.
+const SHOWN: usize = 20;
+
+/// A line a tier; a line for each tenant that holds something, and for each that has waited; then what concerns all of them.
 impl fmt::Display for ResourceStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let header = [
-            "tier",
-            "holds",
-            "slots",
-            "free",
-            "kept",
-            "held",
-            "use",
-            "waiting",
-            "served",
-            "at hand",
-            "refused",
-            "spilled here",
-        ];
-        let rows: Vec<[String; 12]> = self.tiers.iter().map(line).collect();
-        let width = |column: usize| {
-            let widest = rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-            widest.max(header[column].len())
-        };
-        let widths: [usize; 12] = std::array::from_fn(width);
-        let print = |f: &mut fmt::Formatter<'_>, row: &[&str; 12]| {
-            for (column, (text, width)) in row.iter().zip(widths).enumerate() {
-                match column {
-                    0 => write!(f, "{text:<width$}")?,
-                    1 => write!(f, "  {text:<width$}")?,
-                    _ => write!(f, "  {text:>width$}")?,
-                }
-            }
-            writeln!(f)
-        };
-        print(f, &header)?;
-        for row in &rows {
-            print(f, &row.each_ref().map(String::as_str))?;
+        table(f, TIERS, self.tiers.iter().map(line).collect())?;
+        let hold: Vec<_> = self.tenants.iter().filter(|tenant| tenant.held.slots > 0).collect();
+        table(f, HELD, hold.iter().take(SHOWN).map(|tenant| held_by(tenant)).collect())?;
+        if hold.len() > SHOWN {
+            writeln!(f, "and {} tenants more", hold.len() - SHOWN)?;
         }
+        table(f, WAITS, self.waits_of_each().take(4 * SHOWN).collect())?;
         let closed: Vec<_> = self.tiers.iter().filter(|tier| tier.snapshot.closed).map(|tier| tier.name).collect();
         if !closed.is_empty() {
             writeln!(f, "closed: {}", closed.join(", "))?;
@@ -168,6 +183,66 @@ impl fmt::Display for ResourceStatus {
         }
         write!(f, "{} refusals were made good by spilling over or waiting", self.absorbed)
     }
+}
+
+const TIERS: [&str; 12] = [
+    "tier",
+    "holds",
+    "slots",
+    "free",
+    "kept",
+    "held",
+    "use",
+    "waiting",
+    "served",
+    "at hand",
+    "refused",
+    "spilled here",
+];
+const HELD: [&str; 4] = ["tenant", "", "slots", "bytes"];
+const WAITS: [&str; 7] = ["waits", "", "served", "in vain", "given up", "on average", "longest"];
+
+/// A table whose first two columns are words, and the others numbers; nothing if there are no rows.
+fn table<const N: usize>(f: &mut fmt::Formatter<'_>, header: [&str; N], rows: Vec<[String; N]>) -> fmt::Result {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let widths: [usize; N] = std::array::from_fn(|column| {
+        rows.iter().map(|row| row[column].chars().count()).chain([header[column].len()]).max().unwrap_or(0)
+    });
+    for row in std::iter::once(header).chain(rows.iter().map(|row| row.each_ref().map(String::as_str))) {
+        let mut line = String::new();
+        for (column, (text, width)) in row.into_iter().zip(widths).enumerate().filter(|(_, (_, width))| *width > 0) {
+            let gap = if column > 0 { "  " } else { "" };
+            line += &if column < 2 { format!("{gap}{text:<width$}") } else { format!("{gap}{text:>width$}") };
+        }
+        writeln!(f, "{}", line.trim_end())?;
+    }
+    Ok(())
+}
+
+/// An amount, and of how much if that is known.
+fn of(amount: u64, limit: u64) -> String {
+    if limit == u64::MAX { amount.to_string() } else { format!("{amount} of {limit}") }
+}
+
+fn held_by(TenantStatus { name, held, hard, .. }: &TenantStatus) -> [String; 4] {
+    [name.clone(), String::new(), of(held.slots, hard.slots), of(held.bytes, hard.bytes)]
+}
+
+fn waits_of(who: &str, what: String, waits: Waits) -> Option<[String; 7]> {
+    let time = |time: Duration| format!("{time:.1?}");
+    (waits.all() > 0).then(|| {
+        [
+            who.to_owned(),
+            what,
+            waits.served.to_string(),
+            waits.in_vain.to_string(),
+            waits.given_up.to_string(),
+            time(waits.average()),
+            time(waits.longest),
+        ]
+    })
 }
 
 fn line(tier: &TierStatus) -> [String; 12] {

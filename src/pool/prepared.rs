@@ -8,7 +8,7 @@ use std::any::Any;
 use std::fmt;
 use std::panic::Location;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::Pool;
 use super::error::RequestError;
@@ -16,6 +16,7 @@ use super::future::Allocation;
 use super::route::Route;
 use super::rows::Row;
 use super::rules::Paid;
+use super::waits::Waiting;
 use crate::admission::breaker::Pass;
 use crate::admission::tenants::Tenant;
 use crate::error::AllocateError;
@@ -230,6 +231,11 @@ impl<'p, K: Send + 'static> Attempt<'p, K> {
         Paid::new(self.row, self.plan.tenant(), 1)
     }
 
+    /// A wait begins, for a slot of the tier that fits best.
+    pub(super) fn waiting(&self) -> Waiting<'p> {
+        Waiting::begin(self.pool, self.row, &self.plan)
+    }
+
     pub(super) fn allocate_async(&self, site: Site) -> Allocation<'p, K> {
         Allocation::new(*self, site)
     }
@@ -246,13 +252,9 @@ impl<'p, K: Send + 'static> Attempt<'p, K> {
         if let Some(lease) = self.elsewhere(site) {
             return Ok(lease);
         }
-        paid.wants();
-        let start = Instant::now();
+        let waiting = self.waiting();
         let outcome = allocate.wait_for(patience);
-        let waited = start.elapsed();
-        if outcome.is_ok() {
-            self.pool.note_waited(waited);
-        }
+        let waited = waiting.end(outcome.is_ok());
         self.note(pass, outcome.as_ref().map(drop).map_err(|&why| why), waited);
         self.accept(paid.charge(outcome?))
     }
@@ -418,12 +420,6 @@ fn elsewhere<K: Send + 'static>(pool: &Pool, plan: &Plan, site: Site) -> Option<
 }
 
 impl Pool {
-    /// An allocation was served after so much time.
-    pub(super) fn note_waited(&self, time: Duration) {
-        let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        self.inner.waited.fetch_add(nanoseconds, Ordering::Relaxed);
-    }
-
     /// So many refusals of tiers were not those of their request, which got something else or went on.
     pub(super) fn note_absorbed(&self, refusals: u64) {
         self.inner.absorbed.fetch_add(refusals, Ordering::Relaxed);

@@ -14,6 +14,7 @@ use super::guard::Guard;
 use super::prepared::{Attempt, Plan, Wait};
 use super::resource_pool::{BoxFuture, Resource};
 use super::rules::Books;
+use super::waits::Tallies;
 use crate::admission::breaker::Pass;
 use crate::admission::tenants::Tenant;
 use crate::error::{AllocateError, CloseError, GrowError, HandleError};
@@ -33,6 +34,8 @@ pub(super) struct Row {
     pub(super) spilled: AtomicU64,
     /// Requests that a quota or the circuit breaker has refused before the tier was asked.
     pub(super) denied: AtomicU64,
+    /// What was waited for its slots.
+    pub(super) waits: Tallies,
     turn: OnceLock<Arc<Turn>>,
     /// What its slots are paid from, if the pool has tenants.
     pub(super) books: Option<Arc<Books>>,
@@ -63,7 +66,8 @@ impl Row {
     pub(super) fn new(tier: Box<dyn AnyTier>, kind: TierKind) -> Self {
         let examines = tier.core().flags.load(Ordering::Relaxed) & flags::VALIDATES != 0;
         let (spilled, denied) = (AtomicU64::new(0), AtomicU64::new(0));
-        Row { tier, kind, spilled, denied, turn: OnceLock::new(), books: None, guard: None, examines }
+        let waits = Tallies::default();
+        Row { tier, kind, spilled, denied, waits, turn: OnceLock::new(), books: None, guard: None, examines }
     }
 
     /// What a slot counts as against limits in bytes: those of its buffer, or its value's own.

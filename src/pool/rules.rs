@@ -80,11 +80,24 @@ impl Books {
     /// The tier had nothing free for a tenant, who may be nobody: others shall not exceed their soft limits for a while.
     #[cold]
     pub(super) fn wants(&self, core: &Core, tenant: Tenant) {
+        if tenant != Tenant::NOBODY {
+            clock::tick();
+            self.accounts.wants(self.row, tenant, 1, core.fence, clock::ticks());
+        }
+    }
+
+    /// The same, and the tenant waits. If true, the others shall not until [`wants_no_more`](Self::wants_no_more).
+    pub(super) fn keeps_wanting(&self, core: &Core, tenant: Tenant) -> bool {
         if tenant == Tenant::NOBODY {
-            return;
+            return false;
         }
         clock::tick();
-        self.accounts.wants(self.row, tenant, 1, core.fence, clock::ticks());
+        self.accounts.keeps_wanting(self.row, tenant, core.fence, clock::ticks())
+    }
+
+    /// The end of that.
+    pub(super) fn wants_no_more(&self) {
+        self.accounts.wants_no_more();
     }
 
     /// The error of a refused payment.
@@ -145,13 +158,6 @@ impl<'p> Paid<'p> {
         if self.slots > 0 {
             lease.charge(self.tenant.number());
             self.slots -= 1;
-        }
-    }
-
-    /// The tenant has to wait: others shall not exceed their soft limits for a while.
-    pub(super) fn wants(&self) {
-        if let Some(books) = &self.row.books {
-            books.wants(self.row.tier.core(), self.tenant);
         }
     }
 }
