@@ -80,6 +80,7 @@ mod thread;
 mod tier;
 
 pub use admission::banker::{Banker, ClaimError, ClaimId, Grant};
+pub use admission::breaker::factory::FactoryError;
 pub use admission::breaker::report::{BreakerCause, BreakerEvent, BreakerOpen, BreakerStatus};
 pub use admission::breaker::rules::{BreakerRules, RuleError};
 pub use admission::breaker::window::BreakerWindow;

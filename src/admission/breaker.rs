@@ -1,7 +1,8 @@
 //! The circuit breaker: what fails too often, or takes too long, is left alone for a while, and then tried with a few calls.
 //!
 //! The states are those of resilience4j: closed, open, half-open, and by command forced open and disabled. [`rules`] says when
-//! it changes its state, [`window`] what it looks back on, [`word`] how the state is kept, [`report`] what it tells.
+//! it changes its state, [`window`] what it looks back on, [`word`] how the state is kept, [`report`] what it tells;
+//! [`factory`] puts one around a factory.
 //!
 //! **One word says it all to those who pass**: the state, the number of the period (each change of state begins one), and
 //! of a half-open period how many permits are left and how the calls went that had one. It changes by exchange only. So
@@ -20,6 +21,7 @@
 //! there were ([`Breaker::record_successes`]) before it records a failure. A window judges after each record, so a run of
 //! successes is judged at its end.
 
+pub(crate) mod factory;
 #[cfg(all(test, not(loom)))]
 mod model;
 pub(crate) mod report;

@@ -54,6 +54,7 @@ pub struct PoolBuilder {
     /// Of which tier; and where it stands in a configuration file.
     watermarks: Vec<(String, Watermarks, Option<usize>)>,
     breakers: Vec<(String, BreakerRules, Option<Alarm>, Option<usize>)>,
+    factory_breakers: Vec<(String, Arc<Breaker>)>,
     ageing: Duration,
     fairness: Fairness,
     spill: Spill,
@@ -167,6 +168,7 @@ impl PoolBuilder {
             tenant_lines: Vec::new(),
             watermarks: Vec::new(),
             breakers: Vec::new(),
+            factory_breakers: Vec::new(),
             ageing: AGEING,
             fairness: Fairness::default(),
             spill: Spill::Refuse,
@@ -221,6 +223,12 @@ impl PoolBuilder {
         on_event: impl Fn(&BreakerEvent) + Send + Sync + 'static,
     ) -> Self {
         self.breakers.push((tier.to_owned(), rules, Some(Box::new(on_event)), None));
+        self
+    }
+
+    /// Shows the circuit breaker of a tier's factory ([`Breaker::around`]) in the pool's status. The last one counts.
+    pub fn factory_breaker(mut self, tier: &str, breaker: &Arc<Breaker>) -> Self {
+        self.factory_breakers.push((tier.to_owned(), Arc::clone(breaker)));
         self
     }
 
@@ -300,6 +308,9 @@ impl PoolBuilder {
         }
         for (tier, rules, alarm, line) in self.breakers {
             guard(&mut rows, tier, rules, alarm).map_err(|why| at(line, why))?;
+        }
+        for (tier, breaker) in self.factory_breakers {
+            named(&mut rows, &tier, "a factory's breaker")?.factory_breaker = Some(breaker);
         }
         // Nothing is said to tiers that others have before everything that can be wrong has been looked at.
         govern(&accounts, &mut rows, self.ageing, self.fairness)?;
@@ -440,11 +451,15 @@ fn check_marks<'r>(
     }
 }
 
+/// The row of the tier of that name, which somebody said `what` for.
+fn named<'r>(rows: &'r mut [Row], tier: &str, what: &'static str) -> Result<&'r mut Row, PoolError> {
+    let unknown = || PoolError::UnknownTier { name: tier.to_owned(), what };
+    rows.iter_mut().find(|row| row.tier.name() == tier).ok_or_else(unknown)
+}
+
 /// Gives a tier a circuit breaker.
 fn guard(rows: &mut [Row], tier: String, rules: BreakerRules, alarm: Option<Alarm>) -> Result<(), PoolError> {
-    let Some(row) = rows.iter_mut().find(|row| row.tier.name() == tier) else {
-        return Err(PoolError::UnknownTier { name: tier, what: "breaker rules" });
-    };
+    let row = named(rows, &tier, "breaker rules")?;
     let breaker = Breaker::new(rules).map_err(|source| PoolError::Breaker { tier, source })?;
     let breaker = match alarm {
         Some(alarm) => breaker.on_event(alarm),

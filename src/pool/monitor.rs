@@ -46,6 +46,8 @@ pub struct TierStatus {
     pub min_capacity: usize,
     /// How its circuit breaker stands, if it has one.
     pub breaker: Option<BreakerStatus>,
+    /// How that of its factory stands, if the pool was [told](crate::PoolBuilder::factory_breaker) of one.
+    pub factory_breaker: Option<BreakerStatus>,
     /// Requests that a quota or the circuit breaker has refused before the tier was asked.
     pub denied: u64,
     /// Requests that it has served in place of a smaller tier that had refused them.
@@ -88,6 +90,7 @@ impl ResourceStatus {
             snapshot: row.tier.snapshot(),
             min_capacity: row.tier.min_capacity(),
             breaker: row.guard.as_ref().map(|guard| guard.breaker.status()),
+            factory_breaker: row.factory_breaker.as_ref().map(|breaker| breaker.status()),
             denied: row.denied.load(Ordering::Relaxed),
             spilled_here: row.spilled.load(Ordering::Relaxed),
             waits: row.waits.waits(),
@@ -164,8 +167,10 @@ impl fmt::Display for ResourceStatus {
             writeln!(f, "closed: {}", closed.join(", "))?;
         }
         for tier in &self.tiers {
-            if let Some(breaker) = tier.breaker.as_ref().filter(|breaker| breaker.state != BreakerState::Closed) {
-                writeln!(f, "the circuit breaker of {} is {}", tier.name, breaker.state)?;
+            for (of, breaker) in [("", &tier.breaker), ("the factory of ", &tier.factory_breaker)] {
+                if let Some(breaker) = breaker.as_ref().filter(|breaker| breaker.state != BreakerState::Closed) {
+                    writeln!(f, "the circuit breaker of {of}{} is {}", tier.name, breaker.state)?;
+                }
             }
         }
         for edge in self.waits.edges() {

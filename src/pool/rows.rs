@@ -15,7 +15,7 @@ use super::prepared::{Attempt, Plan, Wait};
 use super::resource_pool::{BoxFuture, Resource};
 use super::rules::Books;
 use super::waits::Tallies;
-use crate::admission::breaker::Pass;
+use crate::admission::breaker::{Breaker, Pass};
 use crate::admission::tenants::Tenant;
 use crate::error::{AllocateError, CloseError, GrowError, HandleError};
 use crate::slot::handle::Handle;
@@ -40,6 +40,8 @@ pub(super) struct Row {
     /// What its slots are paid from, if the pool has tenants.
     pub(super) books: Option<Arc<Books>>,
     pub(super) guard: Option<Guard>,
+    /// That of its factory, for the pool's status.
+    pub(super) factory_breaker: Option<Arc<Breaker>>,
     /// Whether the tier examines values before it hands them out; fixed when it was built.
     examines: bool,
 }
@@ -67,7 +69,18 @@ impl Row {
         let examines = tier.core().flags.load(Ordering::Relaxed) & flags::VALIDATES != 0;
         let (spilled, denied) = (AtomicU64::new(0), AtomicU64::new(0));
         let waits = Tallies::default();
-        Row { tier, kind, spilled, denied, waits, turn: OnceLock::new(), books: None, guard: None, examines }
+        Row {
+            tier,
+            kind,
+            spilled,
+            denied,
+            waits,
+            turn: OnceLock::new(),
+            books: None,
+            guard: None,
+            factory_breaker: None,
+            examines,
+        }
     }
 
     /// What a slot counts as against limits in bytes: those of its buffer, or its value's own.
