@@ -43,7 +43,7 @@ fn each_wait_is_counted_with_its_end() {
     assert!(matches!(poll(closed.as_mut()), Poll::Ready(Err(_))));
 
     let status = pool.monitor();
-    let tier = |priority| status.tier("small").unwrap().waits.of(priority);
+    let tier = |priority| *status.tier("small").unwrap().waits.of(priority);
     assert_eq!(ends(tier(Priority::High)), (0, 1, 1));
     assert_eq!(ends(tier(Priority::Normal)), (1, 0, 0));
     assert_eq!(ends(tier(Priority::Critical)), (0, 1, 0));

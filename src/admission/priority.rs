@@ -1,5 +1,7 @@
 //! How urgent a request is, and what a tier keeps back for the more urgent ones.
 
+use std::fmt;
+
 use crate::slot::label::CLASSES;
 use crate::tier::reserve::Marks;
 
@@ -25,6 +27,30 @@ impl Priority {
 
     pub(crate) fn class(self) -> u8 {
         self as u8
+    }
+}
+
+/// Something of each priority.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ByPriority<T>([T; CLASSES]);
+
+impl<T> ByPriority<T> {
+    /// That of one.
+    pub fn of(&self, priority: Priority) -> &T {
+        &self.0[usize::from(priority.class())]
+    }
+
+    /// That of each, the least urgent first.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = (Priority, &T)> {
+        Priority::ALL.into_iter().zip(&self.0)
+    }
+
+    pub(crate) fn of_class(&self, class: u8) -> &T {
+        &self.0[usize::from(class)]
+    }
+
+    pub(crate) fn map<U>(&self, by: impl FnMut(&T) -> U) -> ByPriority<U> {
+        ByPriority(self.0.each_ref().map(by))
     }
 }
 
@@ -76,8 +102,21 @@ impl Watermarks {
         }
     }
 
+    /// Whether each of them is at most that of others.
+    pub(crate) fn is_within(self, most: Watermarks) -> bool {
+        self.min <= most.min && self.low <= most.low && self.high <= most.high
+    }
+
     pub(crate) fn marks(self) -> Marks {
         // Less than a tier's capacity, which fits.
         Marks([self.high as u32, self.low as u32, self.min as u32, 0])
+    }
+}
+
+/// As in a line of a log.
+impl fmt::Display for Watermarks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Watermarks { min, low, high } = self;
+        write!(f, "{min}, {low} and {high} slots from High, Normal and Low requests")
     }
 }

@@ -10,7 +10,7 @@ use super::error::PoolError;
 use super::guard::Guard;
 use super::metrics::LastLook;
 use super::monitor::ResourceStatus;
-use super::optimize::{Decision, DecisionSink, Optimizer};
+use super::optimize::{Decision, DecisionSink, Optimizer, Range};
 use super::request::Spill;
 use super::route::Routes;
 use super::rows::{AnyTier, Row, TierKind};
@@ -34,7 +34,6 @@ use crate::tier::account::{self, Accountant};
 use crate::tier::builder::{TierBuilder, problem_of_name};
 use crate::tier::magazine::MAX_MAGAZINES;
 use crate::tier::reclaim::Reclaimer;
-use crate::tier::reserve;
 use crate::tier::values::rethrow;
 
 /// The overflow's name in reports and errors.
@@ -53,6 +52,8 @@ pub struct PoolBuilder {
     tenant_lines: Vec<Option<usize>>,
     /// Of which tier; and where it stands in a configuration file.
     watermarks: Vec<(String, Watermarks, Option<usize>)>,
+    /// The most of them, likewise.
+    most_watermarks: Vec<(String, Watermarks, Option<usize>)>,
     breakers: Vec<(String, BreakerRules, Option<Alarm>, Option<usize>)>,
     factory_breakers: Vec<(String, Arc<Breaker>)>,
     ageing: Duration,
@@ -85,6 +86,7 @@ pub struct MemoryTier {
     slots: usize,
     scrub: Scrub,
     watermarks: Option<Watermarks>,
+    most_watermarks: Option<Watermarks>,
     breaker: Option<BreakerRules>,
     options: Vec<Options>,
     /// Where it stands in a configuration file.
@@ -106,6 +108,7 @@ impl MemoryTier {
             slots,
             scrub: Scrub::default(),
             watermarks: None,
+            most_watermarks: None,
             breaker: None,
             options: Vec::new(),
             line: None,
@@ -121,6 +124,12 @@ impl MemoryTier {
     /// What it keeps back for urgent requests. Default: nothing.
     pub fn watermarks(mut self, watermarks: Watermarks) -> Self {
         self.watermarks = Some(watermarks);
+        self
+    }
+
+    /// Up to which watermarks [`Pool::optimize`] may go; see [`PoolBuilder::watermarks_up_to`]. Default: it leaves them alone.
+    pub fn watermarks_up_to(mut self, most: Watermarks) -> Self {
+        self.most_watermarks = Some(most);
         self
     }
 
@@ -167,6 +176,7 @@ impl PoolBuilder {
             tenants: QuotaRules::new(),
             tenant_lines: Vec::new(),
             watermarks: Vec::new(),
+            most_watermarks: Vec::new(),
             breakers: Vec::new(),
             factory_breakers: Vec::new(),
             ageing: AGEING,
@@ -205,6 +215,13 @@ impl PoolBuilder {
     /// [`MemoryTier::watermarks`] says it too.
     pub fn watermarks(mut self, tier: &str, watermarks: Watermarks) -> Self {
         self.watermarks.push((tier.to_owned(), watermarks, None));
+        self
+    }
+
+    /// Up to which watermarks [`Pool::optimize`] may go with the tier of that name when urgent requests are refused: none of the three
+    /// below the one that it begins with. Default: it leaves them alone. Of memory tiers [`MemoryTier::watermarks_up_to`] says it too.
+    pub fn watermarks_up_to(mut self, tier: &str, most: Watermarks) -> Self {
+        self.most_watermarks.push((tier.to_owned(), most, None));
         self
     }
 
@@ -290,6 +307,7 @@ impl PoolBuilder {
         let mut rows = Vec::new();
         for tier in self.memory {
             self.watermarks.extend(tier.watermarks.map(|watermarks| (tier.name.clone(), watermarks, tier.line)));
+            self.most_watermarks.extend(tier.most_watermarks.map(|most| (tier.name.clone(), most, tier.line)));
             self.breakers.extend(tier.breaker.clone().map(|rules| (tier.name.clone(), rules, None, tier.line)));
             let kind = TierKind::Memory { bytes: tier.bytes };
             rows.push(Row::new(Box::new(tier.build(self.reclaimer)?), kind));
@@ -303,8 +321,20 @@ impl PoolBuilder {
         }
         rows.extend(self.tiers.into_iter().map(|(tier, kind)| Row::new(tier, kind)));
         let accounts = Arc::new(accounts(&self.tenants, &self.tenant_lines, &rows)?);
-        for (tier, watermarks, line) in &self.watermarks {
-            check_marks(rows.iter(), tier, *watermarks).map_err(|why| at(*line, why))?;
+        let mut kept_back = vec![None; rows.len()];
+        for (tier, watermarks, line) in self.watermarks {
+            kept_back[check_marks(rows.iter(), &tier, watermarks).map_err(|why| at(line, why))?] = Some(watermarks);
+        }
+        let mut ranges = vec![None; rows.len()];
+        for (tier, most, line) in self.most_watermarks {
+            let row = check_marks(rows.iter(), &tier, most).map_err(|why| at(line, why))?;
+            let least = kept_back[row].unwrap_or_default();
+            if !least.is_within(most) {
+                let (capacity, problem) =
+                    (rows[row].tier.capacity(), "they go up to less than they begin with; give more");
+                return Err(at(line, PoolError::Watermarks { tier, capacity, problem }));
+            }
+            ranges[row] = Some(Range::new(least, most));
         }
         for (tier, rules, alarm, line) in self.breakers {
             guard(&mut rows, tier, rules, alarm).map_err(|why| at(line, why))?;
@@ -315,8 +345,8 @@ impl PoolBuilder {
         // Nothing is said to tiers that others have before everything that can be wrong has been looked at.
         govern(&accounts, &mut rows, self.ageing, self.fairness)?;
         let rows: Box<[Arc<Row>]> = rows.into_iter().map(Arc::new).collect();
-        for (tier, watermarks, line) in &self.watermarks {
-            keep_back(&rows, tier, *watermarks).map_err(|why| at(*line, why))?;
+        for (row, kept) in rows.iter().zip(kept_back) {
+            rethrow(kept.and_then(|watermarks| row.keep_back(watermarks).err()));
         }
         let waits = std::iter::repeat_with(Tally::default).take(accounts.tenants().count() + 1).collect();
         let inner = Inner {
@@ -325,7 +355,7 @@ impl PoolBuilder {
             absorbed: AtomicU64::new(0),
             waits,
             last_look: LastLook::new(ResourceStatus::new(&rows, Vec::new(), WaitsFor::default(), 0)),
-            optimizer: Optimizer::new(rows.len(), self.on_decision),
+            optimizer: Optimizer::new(ranges, self.on_decision),
             sessions: Sessions::new(&rows),
             rows,
         };
@@ -428,26 +458,19 @@ fn govern(accounts: &Arc<Accounts>, rows: &mut [Row], ageing: Duration, fairness
     Ok(())
 }
 
-/// Has a tier keep slots back.
-pub(super) fn keep_back(rows: &[Arc<Row>], tier: &str, watermarks: Watermarks) -> Result<(), PoolError> {
-    let row = check_marks(rows.iter().map(|row| &**row), tier, watermarks)?;
-    rethrow(reserve::set_marks(row.tier.core(), watermarks.marks()).err());
-    Ok(())
-}
-
-/// The tier of that name, if it can keep so many back.
-fn check_marks<'r>(
-    mut rows: impl Iterator<Item = &'r Row>,
+/// The place of the tier of that name, if it can keep so many back.
+pub(super) fn check_marks<'r>(
+    rows: impl Iterator<Item = &'r Row>,
     tier: &str,
     watermarks: Watermarks,
-) -> Result<&'r Row, PoolError> {
-    let Some(row) = rows.find(|row| row.tier.name() == tier) else {
+) -> Result<usize, PoolError> {
+    let Some((at, row)) = rows.enumerate().find(|(_, row)| row.tier.name() == tier) else {
         return Err(PoolError::UnknownTier { name: tier.to_owned(), what: "watermarks" });
     };
     let capacity = row.tier.capacity();
     match watermarks.problem(capacity) {
         Some(problem) => Err(PoolError::Watermarks { tier: tier.to_owned(), capacity, problem }),
-        None => Ok(row),
+        None => Ok(at),
     }
 }
 

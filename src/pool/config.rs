@@ -46,6 +46,7 @@ struct MemoryTable {
     min_slots: Option<usize>,
     scrub: Option<Scrub>,
     watermarks: Option<Watermarks>,
+    watermarks_up_to: Option<Watermarks>,
     breaker: Option<BreakerTable>,
     reclaimer: Option<Who>,
     max_waiters: Option<usize>,
@@ -232,6 +233,9 @@ impl MemoryTable {
         let mut tier = MemoryTier::new(&self.name, self.bytes.0, self.slots).scrub(self.scrub.unwrap_or_default());
         if let Some(watermarks) = self.watermarks {
             tier = tier.watermarks(watermarks);
+        }
+        if let Some(most) = self.watermarks_up_to {
+            tier = tier.watermarks_up_to(most);
         }
         if let Some(breaker) = self.breaker {
             tier = tier.breaker(breaker.into());

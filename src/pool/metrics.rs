@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::monitor::{ResourceStatus, TierStatus};
 use super::rows::TierKind;
+use crate::admission::priority::Priority;
 
 /// What went on in a pool during an interval: [`Pool::metrics`](crate::Pool::metrics), or
 /// [`ResourceStatus::since`](crate::ResourceStatus::since).
@@ -54,6 +55,10 @@ pub struct TierMetrics {
     pub releases: u64,
     /// Allocations that it refused.
     pub refusals: u64,
+    /// Of those by way of the pool, with those that waited in vain: High and Critical ones.
+    pub urgent_refusals: u64,
+    /// The same, Low and Normal ones.
+    pub ordinary_refusals: u64,
     /// Requests that a quota or the circuit breaker refused before it was asked.
     pub denied: u64,
 }
@@ -66,6 +71,14 @@ impl TierMetrics {
 
     fn between(now: &TierStatus, before: &TierStatus) -> Self {
         let since = |count: fn(&TierStatus) -> u64| count(now).saturating_sub(count(before));
+        let refusals = |urgent: bool| {
+            let of = |tier: &TierStatus| -> u64 {
+                let each = tier.refused.iter().zip(tier.waits.iter());
+                let asked = each.filter(|((priority, _), _)| (*priority >= Priority::High) == urgent);
+                asked.map(|((_, refused), (_, waits))| refused + waits.in_vain).sum()
+            };
+            of(now).saturating_sub(of(before))
+        };
         TierMetrics {
             name: now.name,
             slots: now.snapshot.slots(),
@@ -74,6 +87,8 @@ impl TierMetrics {
             allocations: since(|tier| tier.snapshot.allocations),
             releases: since(|tier| tier.snapshot.releases),
             refusals: since(|tier| tier.snapshot.refusals),
+            urgent_refusals: refusals(true),
+            ordinary_refusals: refusals(false),
             denied: since(|tier| tier.denied),
         }
     }

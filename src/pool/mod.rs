@@ -349,7 +349,7 @@ impl Pool {
     }
 
     /// What the tier of that name keeps back for urgent requests from now on. Slots that are free are set apart at once, and the
-    /// others as they come back; nobody is stopped.
+    /// others as they come back; nobody is stopped. [`optimize`](Self::optimize) does not go below them from then on.
     ///
     /// # Errors
     /// [`PoolError::Watermarks`], [`PoolError::UnknownTier`]. Nothing is changed then.
@@ -357,7 +357,11 @@ impl Pool {
     /// # Panics
     /// If a value's `Drop` or a waiter's waker panics.
     pub fn set_watermarks(&self, tier: &str, watermarks: Watermarks) -> Result<(), PoolError> {
-        builder::keep_back(&self.inner.rows, tier, watermarks)
+        let Inner { rows, optimizer, .. } = &*self.inner;
+        let at = builder::check_marks(rows.iter().map(|row| &**row), tier, watermarks)?;
+        optimizer.restart(at, watermarks);
+        rethrow(rows[at].keep_back(watermarks).err());
+        Ok(())
     }
 
     /// How the pool stands: each tier's slots and counters, and what each tenant holds. Its `Display` is a table of either. Stops
@@ -386,18 +390,21 @@ impl Pool {
         self.inner.last_look.advance(self.monitor())
     }
 
-    /// Grows and shrinks the tiers that may (those of which [`min_capacity`](crate::TierBuilder::min_capacity) was given), by what it is told
-    /// went on: usually by [`metrics`](Self::metrics), every few seconds.
+    /// Grows and shrinks the tiers that may (those of which [`min_capacity`](crate::TierBuilder::min_capacity) was given), and raises and
+    /// lowers the watermarks that may move ([`watermarks_up_to`](crate::PoolBuilder::watermarks_up_to)), by what it is told went on: usually by
+    /// [`metrics`](Self::metrics), every few seconds.
     ///
     /// A tier that has refused, has waiters, or is held to more than nine tenths grows at once: to the size at which three quarters would
     /// be held, and by a quarter at least if it has refused. One that is held to less than four tenths in three calls in a row shrinks, to
-    /// the same. Told the same again and again, it comes to rest. Every decision is returned, kept ([`decisions`](Self::decisions)), and told to
+    /// the same. Watermarks go up by a quarter of their range when High or Critical requests were refused, and down again when in three calls
+    /// in a row, or twice as many each time that this was found wanting, only others were. Told the same again and again, it comes to
+    /// rest. Every decision is returned, kept ([`decisions`](Self::decisions)), and told to
     /// [`on_decision`](crate::PoolBuilder::on_decision).
     pub fn optimize(&self, metrics: &PoolMetrics) -> Vec<Decision> {
         self.inner.optimize(metrics)
     }
 
-    /// Gives the tier of a decision the size back that it had before, as far as its slots are free. `None` if it has it.
+    /// Gives the tier of a decision back what it had before: its size, as far as its slots are free, or its watermarks. `None` if it has it.
     pub fn undo(&self, decision: &Decision) -> Option<Decision> {
         self.inner.undo(decision)
     }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::rows::{Row, TierKind};
-use super::waits::{Waits, WaitsByPriority};
+use super::waits::{Tally, Waits};
 use crate::admission::breaker::report::BreakerStatus;
 use crate::admission::breaker::word::BreakerState;
-use crate::admission::priority::Priority;
+use crate::admission::priority::ByPriority;
 use crate::admission::tenants::{Limit, Tenant};
 use crate::admission::waits_for::WaitsFor;
 use crate::sync::Ordering;
@@ -53,7 +53,9 @@ pub struct TierStatus {
     /// Requests that it has served in place of a smaller tier that had refused them.
     pub spilled_here: u64,
     /// The waits of requests for its slots, since the pool was built. Waits that were not by way of the pool are not known to it.
-    pub waits: WaitsByPriority,
+    pub waits: ByPriority<Waits>,
+    /// Requests that it has refused at once: they did not wait, or had something else instead.
+    pub refused: ByPriority<u64>,
 }
 
 /// How a tenant of a pool stands.
@@ -93,7 +95,8 @@ impl ResourceStatus {
             factory_breaker: row.factory_breaker.as_ref().map(|breaker| breaker.status()),
             denied: row.denied.load(Ordering::Relaxed),
             spilled_here: row.spilled.load(Ordering::Relaxed),
-            waits: row.waits.waits(),
+            waits: row.waits.map(Tally::waits),
+            refused: row.refused.map(|count| count.load(Ordering::Relaxed)),
         });
         ResourceStatus { at: Instant::now(), tiers: tiers.collect(), tenants, waits, absorbed }
     }
@@ -110,9 +113,9 @@ impl ResourceStatus {
 
     /// A line for the waits of each priority for each tier, the most urgent first, and of each tenant.
     fn waits_of_each(&self) -> impl Iterator<Item = [String; 7]> {
-        let urgent_first = || Priority::ALL.into_iter().rev();
-        let of_tiers = self.tiers.iter().flat_map(move |tier| {
-            urgent_first().filter_map(|priority| waits_of(tier.name, format!("{priority:?}"), tier.waits.of(priority)))
+        let of_tiers = self.tiers.iter().flat_map(|tier| {
+            let urgent_first = tier.waits.iter().rev();
+            urgent_first.filter_map(|(priority, waits)| waits_of(tier.name, format!("{priority:?}"), *waits))
         });
         let of_tenants = self.tenants.iter().filter_map(|it| waits_of(&it.name, "tenant".to_owned(), it.waits));
         of_tiers.chain(of_tenants)

@@ -1,26 +1,21 @@
-//! Growing and shrinking the tiers that may, by what one is told went on.
-//!
-//! A tier grows at once when it is short: if it has refused anybody, somebody waits, or nine tenths of it are held; it shrinks when no
-//! more than four tenths have been held for [`PATIENCE`] calls in a row. Either way it goes to the size at which three quarters are held (a
-//! tier that refused, at least a quarter up). Three quarters lie far from both limits, so told the same again and again, it comes to
-//! rest: after a step down or up to that size nothing is due any more, and a tier that goes on refusing only ever grows, up to its
-//! capacity. The gap between the limits is the hysteresis; the patience keeps a pause in the load from costing a tier its slots.
+//! Moving what may be moved by what one is told went on: the [`size`] of tiers that may grow and shrink, and what those keep back, in the
+//! [`reserve`], that may do more or less of it. Each decision is kept, told, and can be undone.
+
+mod reserve;
+mod size;
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+pub(super) use self::reserve::Range;
 use super::Inner;
 use super::metrics::{PoolMetrics, TierMetrics};
 use super::rows::{Row, TierKind};
+use crate::admission::priority::Watermarks;
+use crate::tier::values::rethrow;
 
-/// A larger share of held slots is too tight.
-const TIGHT: f64 = 0.9;
-/// A smaller share is too roomy.
-const ROOMY: f64 = 0.4;
-/// The share at which a tier is sized.
-const GOAL: f64 = 0.75;
-/// So many calls in a row must find a tier too roomy before it shrinks.
+/// So many calls in a row must find too much of something before there is less of it.
 const PATIENCE: u32 = 3;
 /// Decisions that are kept.
 const KEPT: usize = 256;
@@ -31,9 +26,11 @@ const KEPT: usize = 256;
 pub struct Decision {
     /// The tier's name.
     pub tier: &'static str,
-    /// Slots that it had.
+    /// What was changed of it.
+    pub change: Change,
+    /// Slots that it had, or kept back from Low requests.
     pub from: usize,
-    /// Slots that it was to have.
+    /// Slots that it was to have, or to keep back.
     pub to: usize,
     /// Slots that it has: fewer were built if the factory or the system failed, fewer removed if they were held.
     pub reached: usize,
@@ -43,7 +40,22 @@ pub struct Decision {
     pub failure: Option<String>,
 }
 
-/// Why a tier was resized.
+/// What a [`Decision`] changes of a tier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Change {
+    /// How many slots it has.
+    Slots,
+    /// How many it keeps back for urgent requests.
+    Watermarks {
+        /// As they were.
+        from: Watermarks,
+        /// As they are.
+        to: Watermarks,
+    },
+}
+
+/// Why a tier was changed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub enum Reason {
@@ -69,19 +81,38 @@ pub enum Reason {
         /// How often in a row.
         calls: u32,
     },
+    /// So many urgent requests were refused.
+    Starved {
+        /// How many.
+        refusals: u64,
+    },
+    /// So many others were refused, and several times in a row no urgent one.
+    Idle {
+        /// How many.
+        refusals: u64,
+        /// How often in a row.
+        calls: u32,
+    },
     /// A former decision was undone.
     Undone,
 }
 
 impl fmt::Display for Decision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Decision { tier, from, to, reached, reason, failure } = self;
-        write!(f, "tier {tier:?}: {from} slots to {to}, since ")?;
+        let Decision { tier, change, from, to, reached, reason, failure } = self;
+        match change {
+            Change::Slots => write!(f, "tier {tier:?}: {from} slots to {to}, since ")?,
+            Change::Watermarks { from, to } => write!(f, "tier {tier:?} keeps back {from}, from now on {to}, since ")?,
+        }
         match reason {
             Reason::Refused { refusals } => write!(f, "it has refused {refusals} allocations")?,
             Reason::Awaited { waiting } => write!(f, "{waiting} wait for a slot")?,
             Reason::Tight { held } => write!(f, "{held} are held")?,
             Reason::Roomy { held, calls } => write!(f, "no more than {held} were held {calls} times in a row")?,
+            Reason::Starved { refusals } => write!(f, "{refusals} urgent requests were refused")?,
+            Reason::Idle { refusals, calls } => {
+                write!(f, "{refusals} others were refused, and {calls} times in a row no urgent one")?;
+            }
             Reason::Undone => write!(f, "a former decision is undone")?,
         }
         if reached != to {
@@ -106,23 +137,37 @@ pub(super) struct Optimizer {
 struct Notes {
     /// For each row, how often in a row it was too roomy, and the most that was held then.
     roomy: Vec<(u32, usize)>,
+    /// For each row, between which bounds its watermarks may move, if they may.
+    ranges: Vec<Option<Range>>,
     decisions: VecDeque<Decision>,
 }
 
 impl Optimizer {
-    pub(super) fn new(rows: usize, sink: Option<DecisionSink>) -> Self {
-        Optimizer { notes: Mutex::new(Notes { roomy: vec![(0, 0); rows], decisions: VecDeque::new() }), sink }
+    pub(super) fn new(ranges: Vec<Option<Range>>, sink: Option<DecisionSink>) -> Self {
+        let roomy = vec![(0, 0); ranges.len()];
+        Optimizer { notes: Mutex::new(Notes { roomy, ranges, decisions: VecDeque::new() }), sink }
+    }
+
+    /// A panic cannot leave the notes half changed.
+    fn notes(&self) -> MutexGuard<'_, Notes> {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Somebody sets the watermarks of a row: they are the least from now on that it is moved to.
+    pub(super) fn restart(&self, row: usize, least: Watermarks) {
+        if let Some(range) = &mut self.notes().ranges[row] {
+            range.restart(least);
+        }
     }
 
     /// Keeps and tells a decision.
     fn log(&self, decision: Decision) -> Decision {
         {
-            // A panic cannot leave the list half changed.
-            let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
-            if notes.decisions.len() == KEPT {
-                notes.decisions.pop_front();
+            let decisions = &mut self.notes().decisions;
+            if decisions.len() == KEPT {
+                decisions.pop_front();
             }
-            notes.decisions.push_back(decision.clone());
+            decisions.push_back(decision.clone());
         }
         if let Some(sink) = &self.sink {
             sink(&decision);
@@ -132,75 +177,48 @@ impl Optimizer {
 
     /// The last decisions, the oldest first.
     pub(super) fn decisions(&self) -> Vec<Decision> {
-        let notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
-        notes.decisions.iter().cloned().collect()
+        self.notes().decisions.iter().cloned().collect()
     }
-
-    /// What is to be done with a row of `slots` slots, if anything.
-    fn judge(&self, row: usize, slots: usize, bounds: (usize, usize), told: &TierMetrics) -> Option<(usize, Reason)> {
-        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
-        judge(&mut notes.roomy[row], slots, bounds, told)
-    }
-}
-
-/// The rule in the module's header. `roomy` is what it remembers of the tier.
-fn judge(
-    roomy: &mut (u32, usize),
-    slots: usize,
-    (min, max): (usize, usize),
-    told: &TierMetrics,
-) -> Option<(usize, Reason)> {
-    let sized = |held: usize| (held as f64 / GOAL).ceil() as usize;
-    let short = if told.refusals > 0 {
-        Some(Reason::Refused { refusals: told.refusals })
-    } else if told.waiting > 0 {
-        Some(Reason::Awaited { waiting: told.waiting })
-    } else if told.held as f64 > slots as f64 * TIGHT {
-        Some(Reason::Tight { held: told.held })
-    } else {
-        None
-    };
-    if let Some(reason) = short {
-        *roomy = (0, 0);
-        let quarter = match reason {
-            Reason::Tight { .. } => 0,
-            _ => slots + (slots / 4).max(1),
-        };
-        let wanted = sized(told.held + told.waiting).max(quarter).clamp(min, max);
-        return (wanted > slots).then_some((wanted, reason));
-    }
-    if told.held as f64 > slots as f64 * ROOMY {
-        *roomy = (0, 0);
-        return None;
-    }
-    let wanted = sized(told.held.max(roomy.1)).max(1).clamp(min, max);
-    *roomy = (roomy.0.saturating_add(1), roomy.1.max(told.held));
-    if roomy.0 < PATIENCE || wanted >= slots {
-        return None;
-    }
-    let (calls, held) = std::mem::take(roomy);
-    Some((wanted, Reason::Roomy { held, calls }))
 }
 
 impl Inner {
     /// Acts on what it is told of each tier.
     pub(super) fn optimize(&self, metrics: &PoolMetrics) -> Vec<Decision> {
-        let growable = |row: &Row| row.kind != TierKind::Overflow && row.tier.min_capacity() < row.tier.capacity();
-        let rows = self.rows.iter().enumerate().filter(|(_, row)| growable(row));
         let decide = |(number, row): (usize, &Arc<Row>)| {
             let told = metrics.tiers.iter().find(|tier| tier.name == row.tier.name())?;
-            let (slots, bounds) = (row.tier.snapshot().slots(), (row.tier.min_capacity(), row.tier.capacity()));
-            let (to, reason) = self.optimizer.judge(number, slots, bounds, told)?;
-            Some(self.resize(row, slots, to, reason))
+            Some([self.move_size(number, row, told), self.move_reserve(number, row, told)])
         };
-        rows.filter_map(decide).collect()
+        self.rows.iter().enumerate().filter_map(decide).flatten().flatten().collect()
     }
 
-    /// Gives the tier of a decision the size back that it had before.
+    fn move_size(&self, number: usize, row: &Row, told: &TierMetrics) -> Option<Decision> {
+        let (slots, bounds) = (row.tier.snapshot().slots(), (row.tier.min_capacity(), row.tier.capacity()));
+        if row.kind == TierKind::Overflow || bounds.0 == bounds.1 {
+            return None;
+        }
+        let (to, reason) = size::judge(&mut self.optimizer.notes().roomy[number], slots, bounds, told)?;
+        Some(self.resize(row, slots, to, reason))
+    }
+
+    fn move_reserve(&self, number: usize, row: &Row, told: &TierMetrics) -> Option<Decision> {
+        let moved = self.optimizer.notes().ranges[number].as_mut()?.judge(told);
+        moved.map(|(from, to, reason)| self.keep_back(row, from, to, reason))
+    }
+
+    /// Gives the tier of a decision back what it had before.
     pub(super) fn undo(&self, decision: &Decision) -> Option<Decision> {
-        let row = self.rows.iter().find(|row| row.tier.name() == decision.tier)?;
-        let (slots, to) = (row.tier.snapshot().slots(), decision.from);
-        (slots != to).then(|| self.resize(row, slots, to, Reason::Undone))
+        let number = self.rows.iter().position(|row| row.tier.name() == decision.tier)?;
+        let row = &self.rows[number];
+        match decision.change {
+            Change::Slots => {
+                let (slots, to) = (row.tier.snapshot().slots(), decision.from);
+                (slots != to).then(|| self.resize(row, slots, to, Reason::Undone))
+            }
+            Change::Watermarks { from: to, .. } => {
+                let undone = self.optimizer.notes().ranges[number].as_mut()?.undo(to);
+                undone.map(|from| self.keep_back(row, from, to, Reason::Undone))
+            }
+        }
     }
 
     fn resize(&self, row: &Row, from: usize, to: usize, reason: Reason) -> Decision {
@@ -211,58 +229,15 @@ impl Inner {
             None
         };
         let (tier, reached) = (row.tier.name(), row.tier.snapshot().slots());
-        self.optimizer.log(Decision { tier, from, to, reached, reason, failure })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn told(held: usize, refusals: u64, waiting: usize) -> TierMetrics {
-        TierMetrics { held, refusals, waiting, ..TierMetrics::new("t") }
+        self.optimizer.log(Decision { tier, change: Change::Slots, from, to, reached, reason, failure })
     }
 
-    /// Told the same for ever, from any size: it comes to rest, and moves in one direction only.
-    #[test]
-    fn constant_metrics_never_make_it_oscillate() {
-        for (min, max) in [(1, 1000), (10, 100), (0, 7)] {
-            for start in [min, (min + max) / 2, max] {
-                for told in [0, 1, 5, 37, 80, 100, 999]
-                    .into_iter()
-                    .flat_map(|held| [told(held, 0, 0), told(held, 3, 0), told(held, 0, 2)])
-                {
-                    let (mut slots, mut roomy, mut moves) = (start, (0, 0), Vec::new());
-                    for _ in 0..200 {
-                        if let Some((to, _)) = judge(&mut roomy, slots, (min, max), &told) {
-                            assert!((min..=max).contains(&to) && to != slots);
-                            moves.push(to > slots);
-                            slots = to;
-                        }
-                    }
-                    assert!(
-                        moves.iter().all(|up| *up == moves[0]),
-                        "{moves:?} from {start} in {min}..={max}: {told:?}"
-                    );
-                    let settled = judge(&mut roomy, slots, (min, max), &told);
-                    assert_eq!(settled, None, "from {start} in {min}..={max}: {told:?}");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn it_grows_at_once_and_shrinks_after_a_while() {
-        let (mut roomy, bounds) = ((0, 0), (10, 1000));
-        assert_eq!(judge(&mut roomy, 100, bounds, &told(91, 0, 0)), Some((122, Reason::Tight { held: 91 })));
-        assert_eq!(judge(&mut roomy, 100, bounds, &told(100, 1, 0)), Some((134, Reason::Refused { refusals: 1 })));
-        assert_eq!(judge(&mut roomy, 100, bounds, &told(50, 1, 0)), Some((125, Reason::Refused { refusals: 1 })));
-        assert_eq!(judge(&mut roomy, 100, bounds, &told(90, 0, 0)), None);
-        assert_eq!(judge(&mut roomy, 100, bounds, &told(30, 0, 0)), None);
-        assert_eq!(judge(&mut roomy, 100, bounds, &told(6, 0, 0)), None);
-        assert_eq!(judge(&mut roomy, 100, bounds, &told(3, 0, 0)), Some((40, Reason::Roomy { held: 30, calls: 3 })));
-        for held in [3, 3, 60, 3, 3] {
-            assert_eq!(judge(&mut roomy, 100, bounds, &told(held, 0, 0)), None, "not three times in a row");
-        }
+    fn keep_back(&self, row: &Row, from: Watermarks, to: Watermarks, reason: Reason) -> Decision {
+        let panic = row.keep_back(to).err();
+        let (tier, change) = (row.tier.name(), Change::Watermarks { from, to });
+        let (from, to, failure) = (from.high, to.high, None);
+        let decision = self.optimizer.log(Decision { tier, change, from, to, reached: to, reason, failure });
+        rethrow(panic);
+        decision
     }
 }

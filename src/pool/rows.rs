@@ -14,8 +14,9 @@ use super::guard::Guard;
 use super::prepared::{Attempt, Plan, Wait};
 use super::resource_pool::{BoxFuture, Resource};
 use super::rules::Books;
-use super::waits::Tallies;
+use super::waits::Tally;
 use crate::admission::breaker::{Breaker, Pass};
+use crate::admission::priority::{ByPriority, Watermarks};
 use crate::admission::tenants::Tenant;
 use crate::error::{AllocateError, CloseError, GrowError, HandleError};
 use crate::slot::handle::Handle;
@@ -25,6 +26,8 @@ use crate::tier::Tier;
 use crate::tier::core::{Core, flags};
 use crate::tier::reclaim::Reclaimed;
 use crate::tier::report::{Holder, Snapshot};
+use crate::tier::reserve;
+use crate::tier::values::Panic;
 
 /// A tier of a pool.
 pub(super) struct Row {
@@ -35,7 +38,9 @@ pub(super) struct Row {
     /// Requests that a quota or the circuit breaker has refused before the tier was asked.
     pub(super) denied: AtomicU64,
     /// What was waited for its slots.
-    pub(super) waits: Tallies,
+    pub(super) waits: ByPriority<Tally>,
+    /// Requests that it has refused at once, those among them that had something else instead.
+    pub(super) refused: ByPriority<AtomicU64>,
     turn: OnceLock<Arc<Turn>>,
     /// What its slots are paid from, if the pool has tenants.
     pub(super) books: Option<Arc<Books>>,
@@ -68,13 +73,13 @@ impl Row {
     pub(super) fn new(tier: Box<dyn AnyTier>, kind: TierKind) -> Self {
         let examines = tier.core().flags.load(Ordering::Relaxed) & flags::VALIDATES != 0;
         let (spilled, denied) = (AtomicU64::new(0), AtomicU64::new(0));
-        let waits = Tallies::default();
         Row {
             tier,
             kind,
             spilled,
             denied,
-            waits,
+            waits: ByPriority::default(),
+            refused: ByPriority::default(),
             turn: OnceLock::new(),
             books: None,
             guard: None,
@@ -116,6 +121,11 @@ impl Row {
         self.is_closed() && (tenant == Tenant::NOBODY || !self.examines)
     }
 
+    /// Has the tier keep slots back. A panic in a value's `Drop` or a waiter's waker is returned.
+    pub(super) fn keep_back(&self, watermarks: Watermarks) -> Result<(), Panic> {
+        reserve::set_marks(self.tier.core(), watermarks.marks())
+    }
+
     /// Lets a request pass, if there is a circuit breaker.
     pub(super) fn pass(&self) -> Result<Option<Pass<'_>>, RequestError> {
         let pass = self.guard.as_ref().map(Guard::pass).transpose();
@@ -133,6 +143,11 @@ impl Row {
         if let (Some(pass), Some(guard)) = (pass, &self.guard) {
             guard.note(self.tier.core(), pass, end, waited);
         }
+    }
+
+    /// The tier has nothing free for a request of that class, which does not wait.
+    pub(super) fn note_refused(&self, class: u8) {
+        self.refused.of_class(class).fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn note_spilled(&self) {

@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 use super::Pool;
 use super::prepared::Plan;
 use super::rows::Row;
-use crate::admission::priority::Priority;
-use crate::slot::label::CLASSES;
+use crate::admission::priority::ByPriority;
 use crate::sync::{AtomicU64, Ordering};
 
 /// Waits that have ended, and how.
@@ -41,7 +40,7 @@ impl Waits {
     }
 
     /// With those of others.
-    pub(super) fn and(self, other: Waits) -> Waits {
+    fn and(self, other: Waits) -> Waits {
         Waits {
             served: self.served + other.served,
             in_vain: self.in_vain + other.in_vain,
@@ -86,29 +85,10 @@ impl Tally {
     }
 }
 
-/// A tier's, by priority.
-#[derive(Default)]
-pub(super) struct Tallies([Tally; CLASSES]);
-
-impl Tallies {
-    pub(super) fn waits(&self) -> WaitsByPriority {
-        WaitsByPriority(self.0.each_ref().map(Tally::waits))
-    }
-}
-
-/// Waits that have ended, by priority.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct WaitsByPriority([Waits; CLASSES]);
-
-impl WaitsByPriority {
-    /// Those of requests of a priority.
-    pub fn of(&self, priority: Priority) -> Waits {
-        self.0[usize::from(priority.class())]
-    }
-
+impl ByPriority<Waits> {
     /// Those of all.
     pub fn all(&self) -> Waits {
-        self.0.into_iter().fold(Waits::default(), Waits::and)
+        self.iter().fold(Waits::default(), |sum, (_, &waits)| sum.and(waits))
     }
 }
 
@@ -138,7 +118,7 @@ impl<'p> Waiting<'p> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         let took = self.since.elapsed();
-        self.row.waits.0[usize::from(self.plan.label.class)].count(self.end, took);
+        self.row.waits.of_class(self.plan.label.class).count(self.end, took);
         self.pool.inner.waits[self.plan.tenant().index()].count(self.end, took);
         if let Some(books) = self.row.books.as_ref().filter(|_| self.wants) {
             books.wants_no_more();

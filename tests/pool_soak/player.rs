@@ -546,6 +546,7 @@ impl<'w> Player<'w> {
                     let mut told = TierMetrics::new(TIERS[at].0);
                     (told.slots, told.held) = (TIERS[at].2, self.random.usize(..=TIERS[at].2));
                     told.refusals = self.random.u64(..10);
+                    (told.urgent_refusals, told.ordinary_refusals) = (self.random.u64(..2), self.random.u64(..4));
                     metrics.tiers = vec![told];
                 }
                 let decisions = pool.optimize(&metrics);

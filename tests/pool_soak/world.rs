@@ -125,7 +125,8 @@ impl World {
                     }
                 }));
             }
-            builder = builder.watermarks(name, marks(at, random));
+            let most = Watermarks { min: slots / 4, low: slots / 3, high: slots / 2 };
+            builder = builder.watermarks(name, marks(at, random)).watermarks_up_to(name, most);
         }
         for (name, parent, slots, bytes) in TENANTS {
             let some = |most: i64| if most == i64::MAX { u64::MAX } else { most as u64 };
