@@ -1,6 +1,6 @@
 //! Handles: a copy of one never comes back to life, whatever happens to the slot, and a refusal says what happened.
 
-mod common;
+pub mod common;
 
 use std::sync::Barrier;
 use std::thread;

@@ -1,6 +1,6 @@
 //! Who holds what: state, line, thread and age of every slot that is out, also while threads are busy.
 
-mod common;
+pub mod common;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;

@@ -1,6 +1,6 @@
 //! Who outlives whom: tiers, leases, handles, threads. Values are dropped exactly once, in any order of ends.
 
-mod common;
+pub mod common;
 
 use std::cell::RefCell;
 use std::hint::spin_loop;

@@ -1,7 +1,7 @@
 //! Every byte of a tier's payload goes when its last value has gone; what stays, stays once: control blocks, headers and
 //! names. Counted by the allocator itself, so one test at a time.
 
-mod common;
+pub mod common;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering};

@@ -1,7 +1,7 @@
 //! Panics in user code: in the factory, in reset, in a value's `Drop`, and while a value is held. Never a lost slot, never a
 //! value dropped twice, never an abort; the panic itself goes on.
 
-mod common;
+pub mod common;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -2,7 +2,7 @@
 
 #![cfg(not(loom))] // tokio has a loom of its own under that flag
 
-mod common;
+pub mod common;
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};

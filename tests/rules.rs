@@ -1,7 +1,7 @@
 //! Who gets what when a pool has not enough: priorities, quotas, turns, circuit breakers.
 #![cfg(not(loom))]
 
-mod common;
+pub mod common;
 
 use std::collections::HashMap;
 use std::future::Future;

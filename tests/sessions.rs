@@ -1,7 +1,7 @@
 //! Who holds several slots and waits for more: no deadlock, and an answer to who waits for whom.
 #![cfg(not(loom))]
 
-mod common;
+pub mod common;
 
 use std::sync::Barrier;
 use std::thread;

@@ -1,6 +1,6 @@
 //! Slots that many read: shared leases, and handles read under a pin.
 
-mod common;
+pub mod common;
 
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};

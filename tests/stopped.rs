@@ -5,7 +5,7 @@
 //! must get every slot that is free by its word, then an exact refusal, and must be able to release, bulk, and close.
 #![cfg(target_os = "linux")]
 
-mod common;
+pub mod common;
 
 use std::hint::spin_loop;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};

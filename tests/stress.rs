@@ -4,7 +4,7 @@
 //!
 //! `TIERPOOL_STRESS_OPS` is the number of operations of each thread.
 
-mod common;
+pub mod common;
 
 use std::sync::{Barrier, Mutex, MutexGuard};
 use std::thread;

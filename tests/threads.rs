@@ -1,6 +1,6 @@
 //! Threads that idle, that are many, and that live shortly: none of them hides a slot or leaves something behind.
 
-mod common;
+pub mod common;
 
 use std::sync::{Arc, Barrier};
 use std::thread;

@@ -1,6 +1,6 @@
 //! Making tiers: bad input is refused with a reason, many tiers live side by side, and those gone leave their place.
 
-mod common;
+pub mod common;
 
 use std::thread;
 

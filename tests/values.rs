@@ -1,6 +1,6 @@
 //! Values of all kinds: dropped exactly once, placed as their type demands, and scrubbed for the next tenant.
 
-mod common;
+pub mod common;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;

@@ -2,7 +2,7 @@
 
 #![cfg(not(loom))] // tokio has a loom of its own under that flag
 
-mod common;
+pub mod common;
 
 use std::future::Future;
 use std::pin::{Pin, pin};

@@ -1,5 +1,6 @@
 //! What several test files share: values that count themselves, and the sum that must always come out.
-#![allow(dead_code, reason = "each test file uses a part of it")]
+//!
+//! A file takes it in by `pub mod common;`: each uses a part of it, and the rest is not dead code where it is public.
 
 pub mod waiting;
 
@@ -26,14 +27,17 @@ impl Census {
         Citizen { census: self.clone(), dropped: AtomicBool::new(false), note: Box::new(0) }
     }
 
+    /// How many there ever were.
     pub fn made(&self) -> usize {
         self.0.made.load(Ordering::SeqCst)
     }
 
+    /// How many of them were dropped.
     pub fn dropped(&self) -> usize {
         self.0.dropped.load(Ordering::SeqCst)
     }
 
+    /// How many are left.
     pub fn alive(&self) -> usize {
         self.made() - self.dropped()
     }

@@ -13,7 +13,10 @@ pub const FOR_EVER: Duration = Duration::from_secs(120);
 
 /// Counts wake-ups.
 #[derive(Default)]
-pub struct Wakes(pub AtomicUsize);
+pub struct Wakes(
+    /// How many there were.
+    pub AtomicUsize,
+);
 
 impl Wake for Wakes {
     fn wake(self: Arc<Self>) {
@@ -21,6 +24,7 @@ impl Wake for Wakes {
     }
 }
 
+/// Polls once.
 pub fn poll<F: Future + ?Sized>(future: Pin<&mut F>, wakes: &Arc<Wakes>) -> Poll<F::Output> {
     future.poll(&mut Context::from_waker(&Waker::from(Arc::clone(wakes))))
 }
@@ -43,6 +47,7 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
     }
 }
 
+/// Looks again and again until it is so.
 #[track_caller]
 pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     let start = Instant::now();
@@ -56,6 +61,7 @@ pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
 pub struct Watchdog(Arc<AtomicBool>);
 
 impl Watchdog {
+    /// Watches the test of this name until it is dropped.
     pub fn new(name: &'static str) -> Self {
         let done = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&done);
