@@ -102,6 +102,16 @@ fn a_waiting_group_gets_what_is_released() {
     assert_eq!(free(&pool), [1, 1, 1]);
 }
 
+/// Four threads at once; each does its turn, of number 0 to 3, again and again.
+fn contend(rounds: usize, turn: impl Fn(usize) + Sync) {
+    thread::scope(|scope| {
+        for number in 0..4 {
+            let turn = &turn;
+            scope.spawn(move || (0..rounds).for_each(|_| turn(number)));
+        }
+    });
+}
+
 /// Holds them while others run into it.
 fn held<T>(leases: T) {
     thread::yield_now();
@@ -128,20 +138,11 @@ fn every_group_waits_for_the_same_tier_first() {
 fn opposite_orders_do_not_deadlock() {
     let _watchdog = Watchdog::new("opposite_orders_do_not_deadlock");
     let pool = pool(1);
-    thread::scope(|scope| {
-        for turn in 0..4 {
-            let pool = &pool;
-            scope.spawn(move || {
-                for _ in 0..2000 {
-                    match turn {
-                        0 => held(pool.allocate_group((A, B)).unwrap()),
-                        1 => held(pool.allocate_group((B, A)).unwrap()),
-                        2 => held(pool.allocate_group((N, B, A)).unwrap()),
-                        _ => held(pool.allocate_group(vec![B, A]).unwrap()),
-                    }
-                }
-            });
-        }
+    contend(2000, |turn| match turn {
+        0 => held(pool.allocate_group((A, B)).unwrap()),
+        1 => held(pool.allocate_group((B, A)).unwrap()),
+        2 => held(pool.allocate_group((N, B, A)).unwrap()),
+        _ => held(pool.allocate_group(vec![B, A]).unwrap()),
     });
     assert_eq!(free(&pool), [1, 1, 1]);
 }
@@ -151,20 +152,11 @@ fn opposite_orders_do_not_deadlock() {
 fn several_of_one_tier_do_not_deadlock() {
     let _watchdog = Watchdog::new("several_of_one_tier_do_not_deadlock");
     let pool = pool(2);
-    thread::scope(|scope| {
-        for turn in 0..4 {
-            let pool = &pool;
-            scope.spawn(move || {
-                for _ in 0..2000 {
-                    match turn {
-                        0 => drop(pool.allocate_group((A, A)).unwrap()),
-                        1 => drop(pool.allocate_group((B, A, N, A, B)).unwrap()),
-                        2 => drop(pool.allocate_group(vec![B, A, A, B]).unwrap()),
-                        _ => drop(pool.allocate_group((N, A)).unwrap()),
-                    }
-                }
-            });
-        }
+    contend(2000, |turn| match turn {
+        0 => drop(pool.allocate_group((A, A)).unwrap()),
+        1 => drop(pool.allocate_group((B, A, N, A, B)).unwrap()),
+        2 => drop(pool.allocate_group(vec![B, A, A, B]).unwrap()),
+        _ => drop(pool.allocate_group((N, A)).unwrap()),
     });
     assert_eq!(free(&pool), [2, 2, 2]);
 }
@@ -177,15 +169,10 @@ fn pools_that_share_tiers_do_not_deadlock() {
     let one = Pool::builder().tier(tiers[0].clone()).tier(tiers[1].clone()).build().unwrap();
     let two = Pool::builder().tier(tiers[1].clone()).tier(tiers[0].clone()).build().unwrap();
     let (x, y) = (Request::of::<u64>("x"), Request::of::<u64>("y"));
-    thread::scope(|scope| {
-        for pool in [&one, &two, &one, &two] {
-            scope.spawn(move || {
-                for _ in 0..1000 {
-                    drop(pool.allocate_group((x, y, x, y)).unwrap());
-                    drop(pool.allocate_group(vec![y, y, x]).unwrap());
-                }
-            });
-        }
+    contend(1000, |turn| {
+        let pool = [&one, &two][turn % 2];
+        drop(pool.allocate_group((x, y, x, y)).unwrap());
+        drop(pool.allocate_group(vec![y, y, x]).unwrap());
     });
     assert_eq!((free(&one), free(&two)), (vec![2, 2], vec![2, 2]));
 }
