@@ -13,6 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 use common::waiting::{FOR_EVER, wait_until};
+use common::ways::each_way_back;
 use tierpool::{
     AllocateError, BreakerRules, Fairness, Lease, Limit, Memory, Pool, PoolError, Priority, Request, RequestError,
     TenantRules, Tier, Unit, Watermarks,
@@ -226,49 +227,23 @@ fn who_waits_is_served_from_the_reserve() {
 /// What is held on an account comes back on it, whichever way the use of the slot ends.
 #[test]
 fn a_quota_comes_back_whichever_way_a_use_ends() {
-    type Way = fn(&Tier<u64>, Lease<u64>);
-    let ways: [(&str, Way); 11] = [
-        ("drop", |_, lease| drop(lease)),
-        ("release", |_, lease| lease.release()),
-        ("a handle", |tier, lease| tier.release(lease.detach()).unwrap()),
-        ("attach", |tier, lease| drop(tier.attach(lease.detach()).unwrap())),
-        ("take", |_, lease| _ = lease.take()),
-        ("discard", |_, lease| lease.discard()),
-        ("retire", |tier, lease| tier.retire(lease.share()).unwrap()),
-        ("a shared lease", |_, lease| drop(lease.into_shared().clone())),
-        ("expiry", |tier, lease| {
-            lease.detach_for(Duration::ZERO);
-            wait_until("it expires", || tier.reclaim().expired == 1);
-        }),
-        ("a magazine of one's own", |tier, lease| tier.local().release(lease)),
-        ("another thread", |_, lease| thread::spawn(move || drop(lease)).join().unwrap()),
-    ];
-    for (way, give_back) in ways {
-        for reset in ["never", "at once", "later"] {
-            let builder = Tier::builder("ways").capacity(8);
-            let builder = match reset {
-                "at once" => builder.reset(|value| *value = 0),
-                "later" => builder.clean(|value| *value = 0),
-                _ => builder,
-            };
-            let tier = builder.build_with(|| 0).unwrap();
-            let rules = TenantRules::new("t").hard(Limit::slots(2));
-            let pool = Pool::builder().tier(tier.clone()).tenant(rules).build().unwrap();
-            let (request, t) = (Request::<Memory>::of::<u64>("ways").tenant("t"), pool.tenant("t").unwrap());
-            for round in 0..5 {
-                let one = pool.try_allocate(request).unwrap();
-                let two = pool.allocate(request).unwrap();
-                assert_eq!(pool.held(t).slots, 2, "{way}, reset {reset}, round {round}");
-                let error = pool.try_allocate(request).unwrap_err();
-                assert_eq!(quota(&error), (2, 2, false), "{way}");
-                assert!(error.to_string().contains("tenant \"t\" holds 2 slots of the 2"), "{error}");
-                give_back(&tier, one);
-                assert_eq!(pool.held(t).slots, 1, "{way}, reset {reset}, round {round}");
-                give_back(&tier, two);
-                assert_eq!(pool.held(t).slots, 0, "{way}, reset {reset}, round {round}");
-            }
+    each_way_back(8, |way, give_back, reset, tier| {
+        let rules = TenantRules::new("t").hard(Limit::slots(2));
+        let pool = Pool::builder().tier(tier.clone()).tenant(rules).build().unwrap();
+        let (request, t) = (Request::<Memory>::of::<u64>("ways").tenant("t"), pool.tenant("t").unwrap());
+        for round in 0..5 {
+            let one = pool.try_allocate(request).unwrap();
+            let two = pool.allocate(request).unwrap();
+            assert_eq!(pool.held(t).slots, 2, "{way}, reset {reset:?}, round {round}");
+            let error = pool.try_allocate(request).unwrap_err();
+            assert_eq!(quota(&error), (2, 2, false), "{way}");
+            assert!(error.to_string().contains("tenant \"t\" holds 2 slots of the 2"), "{error}");
+            give_back(&tier, one);
+            assert_eq!(pool.held(t).slots, 1, "{way}, reset {reset:?}, round {round}");
+            give_back(&tier, two);
+            assert_eq!(pool.held(t).slots, 0, "{way}, reset {reset:?}, round {round}");
         }
-    }
+    });
 }
 
 /// A wait that comes to nothing costs no quota: time-out, a dropped future, a group that is not served, a full tier.

@@ -3,6 +3,7 @@
 //! A file takes it in by `pub mod common;`: each uses a part of it, and the rest is not dead code where it is public.
 
 pub mod waiting;
+pub mod ways;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;

@@ -3,10 +3,11 @@
 use std::thread;
 use std::time::Duration;
 
-use tierpool::{AllocateError, Lease, State, Tier};
+use tierpool::{AllocateError, State, Tier};
 
 use crate::common::accounted;
 use crate::common::waiting::{block_on, wait_until};
+use crate::common::ways::{Reset, each_way_back};
 use crate::{Task, tier};
 
 #[test]
@@ -53,43 +54,19 @@ fn one_release_wakes_one_waiter() {
 /// Every way in which a slot comes back serves who waits.
 #[test]
 fn every_way_back_serves_a_waiter() {
-    type Way = fn(&Tier<u64>, Lease<u64>);
-    let ways: [(&str, Way); 9] = [
-        ("drop", |_, lease| drop(lease)),
-        ("release", |_, lease| lease.release()),
-        ("a handle", |tier, lease| tier.release(lease.detach()).unwrap()),
-        ("take", |_, lease| _ = lease.take()),
-        ("discard", |_, lease| lease.discard()),
-        ("retire", |tier, lease| tier.retire(lease.share()).unwrap()),
-        ("a shared lease", |_, lease| drop(lease.into_shared().clone())),
-        ("expiry", |tier, lease| {
-            lease.detach_for(Duration::ZERO);
-            wait_until("it expires", || tier.reclaim().expired == 1);
-        }),
-        ("a magazine of one's own", |tier, lease| tier.local().release(lease)),
-    ];
-    for (way, give_back) in ways {
-        for reset in ["never", "at once", "later"] {
-            let builder = Tier::builder("ways").capacity(1);
-            let builder = match reset {
-                "at once" => builder.reset(|value| *value = 0),
-                "later" => builder.clean(|value| *value = 0),
-                _ => builder,
-            };
-            let tier = builder.build_with(|| 0).unwrap();
-            let mut held = tier.allocate().unwrap();
-            *held = 7;
-            let mut waiter = Task::waiting(&tier);
-            give_back(&tier, held);
-            assert_eq!(waiter.wakes(), 1, "{way}");
-            let lease = waiter.take();
-            assert!(reset == "never" || *lease == 0, "{way}: reset {reset}, before it is handed over");
-            drop(lease);
-            tier.reclaim();
-            let now = accounted(&tier);
-            assert_eq!((now.free, now.allocations, now.releases), (1, 2, 2), "{way}, reset {reset}");
-        }
-    }
+    each_way_back(1, |way, give_back, reset, tier| {
+        let mut held = tier.allocate().unwrap();
+        *held = 7;
+        let mut waiter = Task::waiting(&tier);
+        give_back(&tier, held);
+        assert_eq!(waiter.wakes(), 1, "{way}");
+        let lease = waiter.take();
+        assert!(reset == Reset::Never || *lease == 0, "{way}: reset {reset:?}, before it is handed over");
+        drop(lease);
+        tier.reclaim();
+        let now = accounted(&tier);
+        assert_eq!((now.free, now.allocations, now.releases), (1, 2, 2), "{way}, reset {reset:?}");
+    });
 }
 
 /// A value is examined before it is handed to a waiter too; one that fails costs it no place.
