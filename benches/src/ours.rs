@@ -9,7 +9,7 @@ use std::time::Duration;
 use tierpool::{Lease, Local, Reclaimer, Tier};
 
 use crate::payload::Payload;
-use crate::subject::{Able, Kind, Subject, Waits};
+use crate::subject::{Able, Guards, Kind, Waits};
 
 /// How long a slot of [`Watched`] may be held before it is reported. What a program would take; a pass comes eight times as often.
 const LEAK_AFTER: Duration = Duration::from_secs(1);
@@ -39,13 +39,14 @@ pub struct Tierpool<T: Payload, const CAP: usize, const WATCHED: bool = false>(p
 /// The same, watched.
 pub type Watched<T, const CAP: usize> = Tierpool<T, CAP, true>;
 
-impl<T: Payload, const CAP: usize, const WATCHED: bool> Subject for Tierpool<T, CAP, WATCHED> {
+impl<T: Payload, const CAP: usize, const WATCHED: bool> Guards for Tierpool<T, CAP, WATCHED> {
     const NAME: &'static str = if WATCHED { "tierpool+reclaimer" } else { "tierpool" };
     const KIND: Kind = Kind::Ours;
     const ABLE: Able = ABLE;
 
+    type Payload = T;
     type Hand<'a> = &'a Tier<T>;
-    type Held<'a> = Lease<T>;
+    type Guard<'a> = Lease<T>;
 
     fn build() -> Self {
         let builder = Tier::builder("compare").capacity(CAP);
@@ -58,22 +59,8 @@ impl<T: Payload, const CAP: usize, const WATCHED: bool> Subject for Tierpool<T, 
     }
 
     #[inline(always)]
-    fn allocate<'a>(hand: &mut Self::Hand<'a>) -> Option<Self::Held<'a>> {
+    fn allocate<'a>(hand: &mut Self::Hand<'a>) -> Option<Self::Guard<'a>> {
         looked_at(hand.try_allocate())
-    }
-
-    #[inline(always)]
-    fn touch<'a>(held: &mut Self::Held<'a>) {
-        held.touch();
-    }
-
-    fn byte<'a>(_: &Self::Hand<'a>, held: &Self::Held<'a>) -> u8 {
-        held.byte()
-    }
-
-    #[inline(always)]
-    fn release<'a>(_: &mut Self::Hand<'a>, held: Self::Held<'a>) {
-        drop(held);
     }
 
     fn overhead(&self) -> Option<usize> {
@@ -112,13 +99,14 @@ impl<const BARGING: bool> Waits for Waiting<BARGING> {
 /// A tier of `CAP` payloads, each thread with an explicit magazine.
 pub struct Magazine<T: Payload, const CAP: usize>(Tier<T>);
 
-impl<T: Payload, const CAP: usize> Subject for Magazine<T, CAP> {
+impl<T: Payload, const CAP: usize> Guards for Magazine<T, CAP> {
     const NAME: &'static str = "tierpool-local";
     const KIND: Kind = Kind::Ours;
     const ABLE: Able = ABLE;
 
+    type Payload = T;
     type Hand<'a> = Local<T>;
-    type Held<'a> = Lease<T>;
+    type Guard<'a> = Lease<T>;
 
     fn build() -> Self {
         Self(tier::<T, CAP>())
@@ -129,22 +117,13 @@ impl<T: Payload, const CAP: usize> Subject for Magazine<T, CAP> {
     }
 
     #[inline(always)]
-    fn allocate<'a>(hand: &mut Self::Hand<'a>) -> Option<Self::Held<'a>> {
+    fn allocate<'a>(hand: &mut Self::Hand<'a>) -> Option<Self::Guard<'a>> {
         looked_at(hand.try_allocate())
     }
 
     #[inline(always)]
-    fn touch<'a>(held: &mut Self::Held<'a>) {
-        held.touch();
-    }
-
-    fn byte<'a>(_: &Self::Hand<'a>, held: &Self::Held<'a>) -> u8 {
-        held.byte()
-    }
-
-    #[inline(always)]
-    fn release<'a>(hand: &mut Self::Hand<'a>, held: Self::Held<'a>) {
-        hand.release(held);
+    fn release<'a>(hand: &mut Self::Hand<'a>, guard: Self::Guard<'a>) {
+        hand.release(guard);
     }
 
     fn overhead(&self) -> Option<usize> {

@@ -8,8 +8,8 @@ use tierpool::{
 };
 
 use crate::ours::looked_at;
-use crate::payload::{MEMORY, Payload};
-use crate::subject::{Able, Kind, Seats, Subject};
+use crate::payload::MEMORY;
+use crate::subject::{Able, Guards, Kind, Seats};
 
 /// The tiers, by their bytes. The workloads use the one of [`MEMORY`] bytes.
 const TIERS: [(&str, usize); 4] = [("small", 256), ("packets", 1024), ("pages", MEMORY), ("large", 4 * MEMORY)];
@@ -20,13 +20,14 @@ const TENANTS: usize = 8;
 /// A pool of which nothing is said beside its tiers, and one prepared request.
 pub struct Plain<const CAP: usize>(Prepared<Memory>);
 
-impl<const CAP: usize> Subject for Plain<CAP> {
+impl<const CAP: usize> Guards for Plain<CAP> {
     const NAME: &'static str = "tierpool-pool-plain";
     const KIND: Kind = Kind::Ours;
     const ABLE: Able = Able { several: true, refuse: true, shared: true };
 
+    type Payload = Memory;
     type Hand<'a> = &'a Prepared<Memory>;
-    type Held<'a> = Lease<Memory>;
+    type Guard<'a> = Lease<Memory>;
 
     fn build() -> Self {
         let tiers = TIERS.into_iter();
@@ -40,22 +41,8 @@ impl<const CAP: usize> Subject for Plain<CAP> {
     }
 
     #[inline(always)]
-    fn allocate<'a>(hand: &mut Self::Hand<'a>) -> Option<Self::Held<'a>> {
+    fn allocate<'a>(hand: &mut Self::Hand<'a>) -> Option<Self::Guard<'a>> {
         looked_at(hand.try_allocate())
-    }
-
-    #[inline(always)]
-    fn touch<'a>(held: &mut Self::Held<'a>) {
-        held.touch();
-    }
-
-    fn byte<'a>(_: &Self::Hand<'a>, held: &Self::Held<'a>) -> u8 {
-        held.byte()
-    }
-
-    #[inline(always)]
-    fn release<'a>(_: &mut Self::Hand<'a>, held: Self::Held<'a>) {
-        drop(held);
     }
 }
 
@@ -110,13 +97,14 @@ impl<const CAP: usize, const SCRUBS: bool> Full<CAP, SCRUBS> {
     }
 }
 
-impl<const CAP: usize, const SCRUBS: bool> Subject for Full<CAP, SCRUBS> {
+impl<const CAP: usize, const SCRUBS: bool> Guards for Full<CAP, SCRUBS> {
     const NAME: &'static str = if SCRUBS { "tierpool-pool-scrub" } else { "tierpool-pool" };
     const KIND: Kind = Kind::Ours;
     const ABLE: Able = Able { several: true, refuse: true, shared: true };
 
+    type Payload = Memory;
     type Hand<'a> = Rotation<'a>;
-    type Held<'a> = Lease<Memory>;
+    type Guard<'a> = Lease<Memory>;
 
     fn build() -> Self {
         Self::of(&Self::pool())
@@ -127,23 +115,9 @@ impl<const CAP: usize, const SCRUBS: bool> Subject for Full<CAP, SCRUBS> {
     }
 
     #[inline(always)]
-    fn allocate<'a>(hand: &mut Self::Hand<'a>) -> Option<Self::Held<'a>> {
+    fn allocate<'a>(hand: &mut Self::Hand<'a>) -> Option<Self::Guard<'a>> {
         hand.next = (hand.next + 1) % TENANTS;
         looked_at(hand.requests[hand.next].try_allocate())
-    }
-
-    #[inline(always)]
-    fn touch<'a>(held: &mut Self::Held<'a>) {
-        held.touch();
-    }
-
-    fn byte<'a>(_: &Self::Hand<'a>, held: &Self::Held<'a>) -> u8 {
-        held.byte()
-    }
-
-    #[inline(always)]
-    fn release<'a>(_: &mut Self::Hand<'a>, held: Self::Held<'a>) {
-        drop(held);
     }
 }
 
@@ -194,7 +168,7 @@ impl<const PRIORITIES: bool> Seats for Scarce<PRIORITIES> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::payload::TOUCHED;
+    use crate::payload::{Payload, TOUCHED};
 
     const CAP: usize = 64;
 
@@ -209,7 +183,7 @@ mod tests {
                 let tenant = pool.tenant(&tenant(number)).unwrap();
                 assert_eq!(pool.held(tenant).slots, 1, "each request is another tenant's");
             }
-            held.iter_mut().for_each(Full::<CAP, SCRUBS>::touch);
+            held.iter_mut().for_each(|held| held.touch());
             assert!(held.iter().all(|held| held.byte() == TOUCHED));
             assert!(TIERS.iter().all(|(name, _)| pool.breaker(name).is_some()));
             // The quota: a quarter of all.

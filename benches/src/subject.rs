@@ -2,6 +2,10 @@
 //!
 //! A workload is generic over [`Subject`] and monomorphised: no dynamic call is ever timed.
 
+use std::ops::DerefMut;
+
+use crate::payload::Payload;
+
 /// What a subject is, for the ratios.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -77,6 +81,88 @@ pub trait Subject: Send + Sync + Sized + 'static {
     /// The bytes beside the payload that the subject itself reports, if it does.
     fn overhead(&self) -> Option<usize> {
         None
+    }
+}
+
+/// A pool that hands out guards, which lead to the payload and release their slots when they are dropped.
+pub trait Guards: Send + Sync + Sized + 'static {
+    /// Its name in the output.
+    const NAME: &'static str;
+    /// What it can do.
+    const ABLE: Able;
+    /// What it is: most are pools of others.
+    const KIND: Kind = Kind::Pool;
+
+    /// What a slot holds.
+    type Payload: Payload;
+    /// What one thread works with.
+    type Hand<'a>
+    where
+        Self: 'a;
+    /// What an allocation gives.
+    type Guard<'a>: DerefMut<Target = Self::Payload> + Send
+    where
+        Self: 'a;
+
+    /// A new pool with all its slots made.
+    fn build() -> Self;
+
+    /// This thread's way in.
+    fn hand(&self) -> Self::Hand<'_>;
+
+    /// Takes a slot, or is refused.
+    fn allocate<'a>(hand: &mut Self::Hand<'a>) -> Option<Self::Guard<'a>>;
+
+    /// Gives the slot back: for most, by dropping the guard.
+    #[inline(always)]
+    fn release<'a>(_: &mut Self::Hand<'a>, guard: Self::Guard<'a>) {
+        drop(guard);
+    }
+
+    /// The bytes beside the payload that the subject itself reports, if it does.
+    fn overhead(&self) -> Option<usize> {
+        None
+    }
+}
+
+/// A guard is used in the same way whoever made it.
+impl<G: Guards> Subject for G {
+    const NAME: &'static str = <G as Guards>::NAME;
+    const KIND: Kind = <G as Guards>::KIND;
+    const ABLE: Able = <G as Guards>::ABLE;
+
+    type Hand<'a> = <G as Guards>::Hand<'a>;
+    type Held<'a> = <G as Guards>::Guard<'a>;
+
+    fn build() -> Self {
+        <G as Guards>::build()
+    }
+
+    fn hand(&self) -> Self::Hand<'_> {
+        <G as Guards>::hand(self)
+    }
+
+    #[inline(always)]
+    fn allocate<'a>(hand: &mut Self::Hand<'a>) -> Option<Self::Held<'a>> {
+        <G as Guards>::allocate(hand)
+    }
+
+    #[inline(always)]
+    fn touch<'a>(held: &mut Self::Held<'a>) {
+        Payload::touch(&mut **held);
+    }
+
+    fn byte<'a>(_: &Self::Hand<'a>, held: &Self::Held<'a>) -> u8 {
+        Payload::byte(&**held)
+    }
+
+    #[inline(always)]
+    fn release<'a>(hand: &mut Self::Hand<'a>, held: Self::Held<'a>) {
+        <G as Guards>::release(hand, held);
+    }
+
+    fn overhead(&self) -> Option<usize> {
+        <G as Guards>::overhead(self)
     }
 }
 

@@ -3,18 +3,18 @@
 use deadpool::unmanaged::{Object, Pool};
 
 use crate::payload::Payload;
-use crate::subject::{Able, Kind, Subject};
+use crate::subject::{Able, Guards};
 
 /// A `deadpool::unmanaged::Pool` of `CAP` payloads.
 pub struct Deadpool<T, const CAP: usize>(Pool<T>);
 
-impl<T: Payload, const CAP: usize> Subject for Deadpool<T, CAP> {
+impl<T: Payload, const CAP: usize> Guards for Deadpool<T, CAP> {
     const NAME: &'static str = "deadpool";
-    const KIND: Kind = Kind::Pool;
     const ABLE: Able = Able { several: true, refuse: true, shared: true };
 
+    type Payload = T;
     type Hand<'a> = &'a Pool<T>;
-    type Held<'a> = Object<T>;
+    type Guard<'a> = Object<T>;
 
     fn build() -> Self {
         Self(Pool::from((0..CAP).map(|_| T::fresh()).collect::<Vec<_>>()))
@@ -25,21 +25,7 @@ impl<T: Payload, const CAP: usize> Subject for Deadpool<T, CAP> {
     }
 
     #[inline(always)]
-    fn allocate<'a>(hand: &mut Self::Hand<'a>) -> Option<Self::Held<'a>> {
+    fn allocate<'a>(hand: &mut Self::Hand<'a>) -> Option<Self::Guard<'a>> {
         hand.try_get().ok()
-    }
-
-    #[inline(always)]
-    fn touch<'a>(held: &mut Self::Held<'a>) {
-        held.touch();
-    }
-
-    fn byte<'a>(_: &Self::Hand<'a>, held: &Self::Held<'a>) -> u8 {
-        held.byte()
-    }
-
-    #[inline(always)]
-    fn release<'a>(_: &mut Self::Hand<'a>, held: Self::Held<'a>) {
-        drop(held);
     }
 }

@@ -3,18 +3,18 @@
 use ::lockfree_object_pool::{LinearObjectPool, LinearReusable};
 
 use crate::payload::Payload;
-use crate::subject::{Able, Kind, Subject};
+use crate::subject::{Able, Guards};
 
 /// A `LinearObjectPool`, grown to `CAP` payloads before it is timed.
 pub struct LockfreeObjectPool<T, const CAP: usize>(LinearObjectPool<T>);
 
-impl<T: Payload, const CAP: usize> Subject for LockfreeObjectPool<T, CAP> {
+impl<T: Payload, const CAP: usize> Guards for LockfreeObjectPool<T, CAP> {
     const NAME: &'static str = "lockfree-object-pool";
-    const KIND: Kind = Kind::Pool;
     const ABLE: Able = Able { several: true, refuse: false, shared: true };
 
+    type Payload = T;
     type Hand<'a> = &'a LinearObjectPool<T>;
-    type Held<'a> = LinearReusable<'a, T>;
+    type Guard<'a> = LinearReusable<'a, T>;
 
     fn build() -> Self {
         let pool = LinearObjectPool::new(T::fresh, |_| {});
@@ -31,21 +31,7 @@ impl<T: Payload, const CAP: usize> Subject for LockfreeObjectPool<T, CAP> {
     }
 
     #[inline(always)]
-    fn allocate<'a>(hand: &mut Self::Hand<'a>) -> Option<Self::Held<'a>> {
+    fn allocate<'a>(hand: &mut Self::Hand<'a>) -> Option<Self::Guard<'a>> {
         Some(hand.pull())
-    }
-
-    #[inline(always)]
-    fn touch<'a>(held: &mut Self::Held<'a>) {
-        held.touch();
-    }
-
-    fn byte<'a>(_: &Self::Hand<'a>, held: &Self::Held<'a>) -> u8 {
-        held.byte()
-    }
-
-    #[inline(always)]
-    fn release<'a>(_: &mut Self::Hand<'a>, held: Self::Held<'a>) {
-        drop(held);
     }
 }

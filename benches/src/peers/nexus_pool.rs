@@ -4,18 +4,18 @@
 use ::nexus_pool::sync::{Pool, Pooled};
 
 use crate::payload::Payload;
-use crate::subject::{Able, Kind, Subject};
+use crate::subject::{Able, Guards};
 
 /// A `nexus_pool::sync::Pool` of `CAP` payloads.
 pub struct NexusPool<T, const CAP: usize>(Pool<T>);
 
-impl<T: Payload, const CAP: usize> Subject for NexusPool<T, CAP> {
+impl<T: Payload, const CAP: usize> Guards for NexusPool<T, CAP> {
     const NAME: &'static str = "nexus-pool";
-    const KIND: Kind = Kind::Pool;
     const ABLE: Able = Able { several: false, refuse: true, shared: false };
 
+    type Payload = T;
     type Hand<'a> = &'a Pool<T>;
-    type Held<'a> = Pooled<T>;
+    type Guard<'a> = Pooled<T>;
 
     fn build() -> Self {
         Self(Pool::new(CAP, T::fresh, |_| {}))
@@ -26,21 +26,7 @@ impl<T: Payload, const CAP: usize> Subject for NexusPool<T, CAP> {
     }
 
     #[inline(always)]
-    fn allocate<'a>(hand: &mut Self::Hand<'a>) -> Option<Self::Held<'a>> {
+    fn allocate<'a>(hand: &mut Self::Hand<'a>) -> Option<Self::Guard<'a>> {
         hand.try_acquire()
-    }
-
-    #[inline(always)]
-    fn touch<'a>(held: &mut Self::Held<'a>) {
-        held.touch();
-    }
-
-    fn byte<'a>(_: &Self::Hand<'a>, held: &Self::Held<'a>) -> u8 {
-        held.byte()
-    }
-
-    #[inline(always)]
-    fn release<'a>(_: &mut Self::Hand<'a>, held: Self::Held<'a>) {
-        drop(held);
     }
 }

@@ -3,18 +3,18 @@
 use ::object_pool::{Pool, Reusable};
 
 use crate::payload::Payload;
-use crate::subject::{Able, Kind, Subject};
+use crate::subject::{Able, Guards};
 
 /// An `object_pool::Pool` of `CAP` payloads.
 pub struct ObjectPool<T, const CAP: usize>(Pool<T>);
 
-impl<T: Payload, const CAP: usize> Subject for ObjectPool<T, CAP> {
+impl<T: Payload, const CAP: usize> Guards for ObjectPool<T, CAP> {
     const NAME: &'static str = "object-pool";
-    const KIND: Kind = Kind::Pool;
     const ABLE: Able = Able { several: true, refuse: true, shared: true };
 
+    type Payload = T;
     type Hand<'a> = &'a Pool<T>;
-    type Held<'a> = Reusable<'a, T>;
+    type Guard<'a> = Reusable<'a, T>;
 
     fn build() -> Self {
         Self(Pool::new(CAP, T::fresh))
@@ -25,21 +25,7 @@ impl<T: Payload, const CAP: usize> Subject for ObjectPool<T, CAP> {
     }
 
     #[inline(always)]
-    fn allocate<'a>(hand: &mut Self::Hand<'a>) -> Option<Self::Held<'a>> {
+    fn allocate<'a>(hand: &mut Self::Hand<'a>) -> Option<Self::Guard<'a>> {
         hand.try_pull()
-    }
-
-    #[inline(always)]
-    fn touch<'a>(held: &mut Self::Held<'a>) {
-        held.touch();
-    }
-
-    fn byte<'a>(_: &Self::Hand<'a>, held: &Self::Held<'a>) -> u8 {
-        held.byte()
-    }
-
-    #[inline(always)]
-    fn release<'a>(_: &mut Self::Hand<'a>, held: Self::Held<'a>) {
-        drop(held);
     }
 }

@@ -3,7 +3,7 @@
 use ::opool::{Pool, PoolAllocator, RefGuard};
 
 use crate::payload::Payload;
-use crate::subject::{Able, Kind, Subject};
+use crate::subject::{Able, Guards};
 
 /// Makes the payloads of an [`Opool`].
 pub struct Factory;
@@ -17,13 +17,13 @@ impl<T: Payload> PoolAllocator<T> for Factory {
 /// An `opool::Pool` of `CAP` payloads.
 pub struct Opool<T: Payload, const CAP: usize>(Pool<Factory, T>);
 
-impl<T: Payload, const CAP: usize> Subject for Opool<T, CAP> {
+impl<T: Payload, const CAP: usize> Guards for Opool<T, CAP> {
     const NAME: &'static str = "opool";
-    const KIND: Kind = Kind::Pool;
     const ABLE: Able = Able { several: true, refuse: true, shared: true };
 
+    type Payload = T;
     type Hand<'a> = &'a Pool<Factory, T>;
-    type Held<'a> = RefGuard<'a, Factory, T>;
+    type Guard<'a> = RefGuard<'a, Factory, T>;
 
     fn build() -> Self {
         Self(Pool::new_prefilled(CAP, Factory))
@@ -34,21 +34,7 @@ impl<T: Payload, const CAP: usize> Subject for Opool<T, CAP> {
     }
 
     #[inline(always)]
-    fn allocate<'a>(hand: &mut Self::Hand<'a>) -> Option<Self::Held<'a>> {
+    fn allocate<'a>(hand: &mut Self::Hand<'a>) -> Option<Self::Guard<'a>> {
         hand.try_get()
-    }
-
-    #[inline(always)]
-    fn touch<'a>(held: &mut Self::Held<'a>) {
-        held.touch();
-    }
-
-    fn byte<'a>(_: &Self::Hand<'a>, held: &Self::Held<'a>) -> u8 {
-        held.byte()
-    }
-
-    #[inline(always)]
-    fn release<'a>(_: &mut Self::Hand<'a>, held: Self::Held<'a>) {
-        drop(held);
     }
 }
