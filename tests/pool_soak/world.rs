@@ -79,7 +79,7 @@ impl World {
         let reclaimer = if random.bool() { Reclaimer::Background } else { Reclaimer::Manual };
         let grant_limit = Duration::from_millis(random.u64(..30));
         let barging = random.bool().then(|| Duration::from_millis(random.u64(..20)));
-        let most_waiting = if random.u32(..3) == 0 { 20 } else { 10_000 };
+        let most_waiting = if random.u32(..3) == 0 { 20 } else { 24_000 };
         let made = Arc::clone(&census);
         let mut custom = Tier::<Value>::builder("custom").capacity(TIERS[3].2).min_capacity(8).reclaimer(reclaimer);
         custom = custom.grant_limit(grant_limit).rebuild_backoff(Duration::from_millis(1), Duration::from_millis(20));
