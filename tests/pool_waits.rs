@@ -85,9 +85,9 @@ fn tenants_are_shown_with_what_they_hold() {
 /// counts no more.
 #[test]
 fn soft_limits_hold_as_long_as_somebody_waits() {
-    let soft = |name| TenantRules::new(name).soft(Limit::slots(2));
+    let soft = |name, slots| TenantRules::new(name).soft(Limit::slots(slots));
     let builder = Pool::builder().memory("small", 64, 2).memory("large", 256, 8);
-    let pool = builder.tenant(soft("hog")).tenant(soft("modest")).build().unwrap();
+    let pool = builder.tenant(soft("hog", 2)).tenant(soft("modest", 1)).build().unwrap();
     let mut held: Vec<_> = (0..2).map(|_| pool.try_allocate(request().tenant("hog")).unwrap()).collect();
     let more = Request::memory(256).tenant("hog");
     held.extend((0..3).map(|_| pool.try_allocate(more).unwrap()));

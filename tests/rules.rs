@@ -16,7 +16,7 @@ use common::waiting::{FOR_EVER, wait_until};
 use common::ways::each_way_back;
 use tierpool::{
     AllocateError, BreakerRules, Fairness, Lease, Limit, Memory, Pool, PoolError, Priority, Request, RequestError,
-    TenantRules, Tier, Unit, Watermarks,
+    Spill, TenantRules, Tier, Unit, Watermarks,
 };
 
 /// One tier of buffers.
@@ -620,4 +620,23 @@ fn refusals_before_the_tier_are_counted() {
     let table = status.to_string();
     let row: Vec<_> = table.lines().nth(1).unwrap().split_whitespace().collect();
     assert_eq!(row[..6], ["buffers", "64", "B", "8", "5", "2"], "name, size, slots, free, kept: {table}");
+}
+
+/// A lowered limit in bytes says nothing of what has none, and stops nobody for ever.
+#[test]
+fn what_has_no_bytes_is_had_beyond_a_limit_in_bytes() {
+    let system = || request().spill(Spill::System).tenant("t");
+    let all = |limit: TenantRules| pool(2).overflow(2).tenant(limit).tenant("other").build().unwrap();
+    let lowered = all(TenantRules::new("t"));
+    let held: Vec<_> = (0..2).map(|_| lowered.try_allocate(system()).unwrap()).collect();
+    lowered.set_quota(lowered.tenant("t").unwrap(), Limit::bytes(64), Limit::NONE).unwrap();
+    let large = || Request::memory(65).spill(Spill::System).tenant("t");
+    drop(lowered.try_allocate(large()).unwrap());
+    drop(held);
+    drop(lowered.try_allocate(large()).unwrap());
+
+    let soft = all(TenantRules::new("t").soft(Limit::bytes(64)));
+    let _held: Vec<_> = (0..2).map(|_| soft.try_allocate(system()).unwrap()).collect();
+    assert!(soft.try_allocate(request().tenant("other")).is_err(), "others want it from now on");
+    drop(soft.try_allocate(large()).unwrap());
 }

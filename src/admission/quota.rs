@@ -80,8 +80,11 @@ impl Meter {
         limit.saturating_sub(self.charged.load(Ordering::Relaxed) & Self::AMOUNT)
     }
 
-    /// Charges `amount`, if the limit allows.
+    /// Charges `amount`, if the limit allows. Nothing can always be charged, however far a lowered limit is exceeded.
     fn charge(&self, amount: u64, limit: u64) -> bool {
+        if amount == 0 {
+            return true;
+        }
         let mut now = self.charged.load(Ordering::Relaxed);
         loop {
             let sum = (now & Self::AMOUNT).saturating_add(amount);

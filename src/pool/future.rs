@@ -64,9 +64,15 @@ impl<K: Send + 'static> Future for Allocation<'_, K> {
                     attempt.note(pass, Ok(()), Duration::ZERO);
                     return Poll::Ready(attempt.accept(paid.charge(lease)));
                 }
+                // With nothing paid: what it may hold, it may hold there.
+                drop(paid);
                 if let Some(lease) = attempt.elsewhere(site) {
                     return Poll::Ready(Ok(lease));
                 }
+                let paid = match attempt.pay() {
+                    Ok(paid) => paid,
+                    Err(why) => return Poll::Ready(Err(why)),
+                };
                 let waiting = attempt.waiting();
                 (attempt, allocate, (pass, paid), waiting)
             }

@@ -212,7 +212,10 @@ impl<'p, K: Send + 'static> Attempt<'p, K> {
                 self.note(pass, Ok(()), Duration::ZERO);
                 self.accept(paid.charge(lease))
             }
-            None => self.wait_for(allocate, (pass, paid), patience, site),
+            None => {
+                drop(paid);
+                self.wait_for(allocate, pass, patience, site)
+            }
         }
     }
 
@@ -245,13 +248,15 @@ impl<'p, K: Send + 'static> Attempt<'p, K> {
     fn wait_for(
         &self,
         allocate: Allocate<'p, K>,
-        (pass, paid): (Option<Pass<'p>>, Paid<'p>),
+        pass: Option<Pass<'p>>,
         patience: Option<Duration>,
         site: Site,
     ) -> Result<Lease<K>, RequestError> {
+        // With nothing paid: what it may hold, it may hold there.
         if let Some(lease) = self.elsewhere(site) {
             return Ok(lease);
         }
+        let paid = self.pay()?;
         let waiting = self.waiting();
         let outcome = allocate.wait_for(patience);
         let waited = waiting.end(outcome.is_ok());

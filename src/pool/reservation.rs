@@ -57,7 +57,8 @@ pub(super) fn reserve<'p, K: Send + 'static>(
                 attempt.plan.route.row = row;
                 attempt.row = &inner.rows[row];
                 attempt.tier = attempt.row.typed()?;
-                take(&attempt, n, site).ok()
+                // Told to nobody if it is refused, too: the request goes on, or is told of the first refusal.
+                take(&attempt, n, site).inspect_err(|_| pool.note_absorbed(1)).ok()
             });
             let taken = larger.ok_or(why)?;
             attempt.row.note_spilled();

@@ -73,3 +73,18 @@ fn threads_draw_each_reserved_slot_once() {
     drop((drawn, reservation));
     assert_eq!(free(&pool, "m"), 1000);
 }
+
+/// Whichever tier serves it, each refusal before that was made good; and one that none serves fails once.
+#[test]
+fn a_reservation_fails_once_at_most() {
+    let pool = Pool::builder().memory("a", 64, 1).memory("b", 128, 1).memory("c", 256, 4).build().unwrap();
+    let refusals = || {
+        let status = pool.monitor();
+        (status.tiers.iter().map(|tier| tier.snapshot.refusals).sum::<u64>(), status.absorbed)
+    };
+    let request = Request::memory(64).spill(Spill::NextLarger);
+    let reservation = pool.reserve(request, 2).unwrap();
+    assert_eq!((reservation.tier_name(), refusals()), ("c", (2, 2)));
+    assert!(pool.reserve(request, 9).is_err());
+    assert_eq!(refusals(), (5, 4));
+}

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use tierpool::{AllocateError, Memory, Pool, Request, RequestError, Spill};
+use tierpool::{AllocateError, Limit, Memory, Pool, Request, RequestError, Spill, TenantRules};
 
 use crate::common::waiting::block_on;
 use crate::{free, pool, served_by};
@@ -113,4 +113,19 @@ fn a_wait_spills_before_it_waits() {
     assert_eq!(served_by(&pool.allocate(request).unwrap()), 512);
     assert_eq!(served_by(&block_on(pool.allocate_async(request)).unwrap()), 512);
     assert_eq!(served_by(&pool.allocate_timeout(request, Duration::ZERO).unwrap()), 512);
+}
+
+/// Who would wait spills to what its quota allows, as who does not: it has not paid twice.
+#[test]
+fn a_wait_at_the_quota_spills_before_it_waits() {
+    let tenant = TenantRules::new("t").hard(Limit::slots(1));
+    let pool = Pool::builder().memory("small", 64, 1).memory("large", 256, 1).tenant(tenant).build().unwrap();
+    let _small = pool.try_allocate(Request::memory(64)).unwrap();
+    let request = Request::memory(64).tenant("t").spill(Spill::NextLarger);
+    assert_eq!(served_by(&pool.try_allocate(request).unwrap()), 256);
+    assert_eq!(served_by(&pool.allocate_timeout(request, Duration::from_secs(60)).unwrap()), 256);
+    let large = block_on(pool.allocate_async(request)).unwrap();
+    assert_eq!(served_by(&large), 256);
+    let error = pool.allocate_timeout(request, Duration::from_secs(60)).unwrap_err();
+    assert!(matches!(error, RequestError::Quota { limit: 1, held: 1, .. }), "{error}");
 }
