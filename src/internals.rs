@@ -14,6 +14,7 @@ use crate::tier::chain::{Chain, Link};
 use crate::tier::core::{Core, flags};
 use crate::tier::credit::{Cell, Drain};
 use crate::tier::depot::Depot;
+use crate::tier::registry;
 use crate::tier::reserve::{self, Marks};
 use crate::tier::{Tier, attach};
 use crate::tier::{epoch, grow, help, scarcity, segments, wait};
@@ -47,6 +48,12 @@ pub fn scan<T: Send + 'static>(tier: &Tier<T>) -> Option<Lease<T>> {
 /// Sets the time of the calling model, in ticks of the coarse clock.
 pub fn set_clock(ticks: u32) {
     clock::set(ticks);
+}
+
+/// An execution begins, which knows of none before it.
+pub fn begin() {
+    clock::set(0);
+    registry::restart();
 }
 
 /// A chain of slots alone.

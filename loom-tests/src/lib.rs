@@ -31,7 +31,7 @@ pub fn explore(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
     stop_at_the_first_failure();
     builder.check(move || {
         counted.fetch_add(1, Ordering::Relaxed);
-        tierpool::internals::set_clock(0);
+        tierpool::internals::begin();
         model();
     });
     // To the real stderr, past the test harness: a log of how far each model went is wanted of passing tests too.

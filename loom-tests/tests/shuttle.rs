@@ -16,7 +16,7 @@ use shuttle::rand::{Rng, thread_rng};
 use shuttle::scheduler::{PctScheduler, RandomScheduler, ReplayScheduler, Scheduler};
 use shuttle::sync::Mutex;
 use shuttle::thread;
-use tierpool::internals::set_clock;
+use tierpool::internals::{begin, set_clock};
 use tierpool::{AllocateError, Handle, Lease, Report, SharedLease, Tier, TierBuilder};
 
 const TICK: Duration = Duration::from_millis(10);
@@ -38,7 +38,7 @@ fn run(program: impl Fn() + Clone + Send + Sync + 'static) {
     config.stack_size = 1 << 17;
     let runner = |scheduler: Box<dyn Scheduler + Send>| shuttle::Runner::new(scheduler, config.clone());
     let program = move || {
-        set_clock(0);
+        begin();
         program();
     };
     match std::env::var("SHUTTLE_REPLAY") {

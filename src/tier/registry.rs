@@ -23,6 +23,16 @@ struct Builders {
     spare: Vec<&'static Core>,
 }
 
+// Each of loom's executions makes its own blocks, numbered alike, and all of its threads are one of `std`.
+#[cfg(loom)]
+std::thread_local! { static MADE: std::cell::Cell<usize> = const { std::cell::Cell::new(0) } }
+
+/// Numbers the blocks to come from 0: an execution of loom's begins.
+#[cfg(loom)]
+pub(crate) fn restart() {
+    MADE.set(0);
+}
+
 /// Why no control block could be had.
 pub(crate) enum NoCore {
     Memory,
@@ -52,8 +62,10 @@ pub(crate) fn take(capacity: usize) -> Result<&'static Core, NoCore> {
     if let Some(at) = builders.spare.iter().position(|core| core.slots() == slots) {
         return Ok(builders.spare.swap_remove(at));
     }
-    // Each of loom's executions makes its own blocks, and none has more than two tiers.
-    let number = if cfg!(loom) { builders.made % 2 } else { builders.made };
+    #[cfg(loom)]
+    let number = MADE.replace(MADE.get() + 1);
+    #[cfg(not(loom))]
+    let number = builders.made;
     let entry = TABLE.get(number).ok_or(NoCore::Table)?;
     assert!(sites_fit(), "tierpool needs source lines below 2^48: this system places programs higher");
     let core = Core::new(number as u32, slots).ok_or(NoCore::Memory)?;
