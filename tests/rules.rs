@@ -640,3 +640,15 @@ fn what_has_no_bytes_is_had_beyond_a_limit_in_bytes() {
     assert!(soft.try_allocate(request().tenant("other")).is_err(), "others want it from now on");
     drop(soft.try_allocate(large()).unwrap());
 }
+
+/// What has no bytes does not make up for too many: a lowered limit in bytes holds on.
+#[test]
+fn a_limit_in_bytes_stays_lowered_after_what_has_none() {
+    let pool = pool(4).overflow(2).tenant("t").build().unwrap();
+    let mine = || request().tenant("t");
+    let mut held: Vec<_> = (0..3).map(|_| pool.try_allocate(mine()).unwrap()).collect();
+    pool.set_quota(pool.tenant("t").unwrap(), Limit::bytes(64), Limit::NONE).unwrap();
+    let _none = pool.try_allocate(Request::memory(65).spill(Spill::System).tenant("t")).unwrap();
+    held.pop();
+    assert_eq!(quota(&pool.try_allocate(mine()).unwrap_err()), (64, 128, false));
+}

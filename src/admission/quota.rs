@@ -367,7 +367,8 @@ impl Accounts {
             if charged {
                 match drawing.complete(most as u32) {
                     Ok(()) => {
-                        if lowered >= LOWERED {
+                        // A draw that charged nothing of a unit says nothing about the limit of that.
+                        if lowered >= LOWERED && UNITS.into_iter().all(|unit| tier.price(unit) > 0) {
                             // Relaxed: if it fails, another limit was lowered meanwhile.
                             let _ = tight_until.compare_exchange(lowered, 0, Ordering::Relaxed, Ordering::Relaxed);
                         }

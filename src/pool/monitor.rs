@@ -54,7 +54,7 @@ pub struct TierStatus {
     pub spilled_here: u64,
     /// The waits of requests for its slots, since the pool was built. Waits that were not by way of the pool are not known to it.
     pub waits: ByPriority<Waits>,
-    /// Requests that it has refused at once: they did not wait, or had something else instead.
+    /// Requests that would not wait and that it has refused, those among them that were served elsewhere.
     pub refused: ByPriority<u64>,
 }
 

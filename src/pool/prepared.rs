@@ -351,7 +351,7 @@ fn refuse<K: Send + 'static>(
     pass: Option<Pass<'_>>,
 ) -> Result<Lease<K>, RequestError> {
     if let Some(books) = &row.books {
-        books.wants(tier.core(), plan.tenant());
+        books.wants(tier.core(), plan.tenant(), 1);
     }
     row.note_refused(plan.label.class);
     let why = tier.refusal(tier.caller(site, plan.label));

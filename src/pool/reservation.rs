@@ -53,12 +53,21 @@ pub(super) fn reserve<'p, K: Send + 'static>(
     let (leases, mut paid) = match take(&attempt, n, site) {
         Ok(taken) => taken,
         Err(why) => {
+            if let RequestError::Tier(_) = why {
+                refused(&attempt, n);
+            }
             let larger = inner.routes.beyond(&attempt.plan.route).find_map(|row| {
                 attempt.plan.route.row = row;
                 attempt.row = &inner.rows[row];
                 attempt.tier = attempt.row.typed()?;
                 // Told to nobody if it is refused, too: the request goes on, or is told of the first refusal.
-                take(&attempt, n, site).inspect_err(|_| pool.note_absorbed(1)).ok()
+                let told = |why: &RequestError| {
+                    pool.note_absorbed(1);
+                    if let RequestError::Tier(_) = why {
+                        attempt.row.note_refused(attempt.plan.label.class);
+                    }
+                };
+                take(&attempt, n, site).inspect_err(told).ok()
             });
             let taken = larger.ok_or(why)?;
             attempt.row.note_spilled();
@@ -78,6 +87,19 @@ pub(super) fn reserve<'p, K: Send + 'static>(
     Ok(Reservation { tier, plan, handles, next: AtomicUsize::new(0) })
 }
 
+/// How many slots are paid for before the tier is asked: as many as it has, if it is more.
+fn asked<K: Send + 'static>(attempt: &Attempt<'_, K>, n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX).min(attempt.tier.capacity() as u32)
+}
+
+/// The tier that fits best has not so many: others shall not exceed their soft limits for a while.
+fn refused<K: Send + 'static>(attempt: &Attempt<'_, K>, n: usize) {
+    attempt.row.note_refused(attempt.plan.label.class);
+    if let Some(books) = &attempt.row.books {
+        books.wants(attempt.tier.core(), attempt.plan.tenant(), asked(attempt, n));
+    }
+}
+
 /// `n` slots of the tier that the plan leads to, paid for.
 fn take<'p, K: Send + 'static>(
     attempt: &Attempt<'p, K>,
@@ -87,8 +109,7 @@ fn take<'p, K: Send + 'static>(
     let _pass = attempt.pass()?;
     let Attempt { row, tier, plan, .. } = *attempt;
     // More than a tier has slots are refused below; more than a limit allows, here.
-    let slots = u32::try_from(n).unwrap_or(u32::MAX).min(tier.capacity() as u32);
-    let paid = Paid::new(row, plan.tenant(), slots)?;
+    let paid = Paid::new(row, plan.tenant(), asked(attempt, n))?;
     let mut leases = Leases::new();
     // Each is put on the account when it is detached.
     tier.allocate_into(&mut leases, n, site, Label { account: 0, ..plan.label })?;

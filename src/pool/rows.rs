@@ -39,7 +39,7 @@ pub(super) struct Row {
     pub(super) denied: AtomicU64,
     /// What was waited for its slots.
     pub(super) waits: ByPriority<Tally>,
-    /// Requests that it has refused at once, those among them that had something else instead.
+    /// Requests that would not wait and that it has refused, those among them that were served elsewhere.
     pub(super) refused: ByPriority<AtomicU64>,
     turn: OnceLock<Arc<Turn>>,
     /// What its slots are paid from, if the pool has tenants.

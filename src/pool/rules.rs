@@ -77,12 +77,12 @@ impl Books {
         }
     }
 
-    /// The tier had nothing free for a tenant, who may be nobody: others shall not exceed their soft limits for a while.
+    /// The tier had not `n` slots for a tenant, who may be nobody: others shall not exceed their soft limits for a while.
     #[cold]
-    pub(super) fn wants(&self, core: &Core, tenant: Tenant) {
+    pub(super) fn wants(&self, core: &Core, tenant: Tenant, n: u32) {
         if tenant != Tenant::NOBODY {
             clock::tick();
-            self.accounts.wants(self.row, tenant, 1, core.fence, clock::ticks());
+            self.accounts.wants(self.row, tenant, n, core.fence, clock::ticks());
         }
     }
 

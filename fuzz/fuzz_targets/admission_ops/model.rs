@@ -244,26 +244,25 @@ impl Model {
         }
     }
 
-    /// The tier has refused somebody who asked for one slot, and did not wait.
+    /// The tier has refused somebody who does not wait.
     fn note_refused(&mut self, tier: usize, class: usize, why: &Refusal) {
         self.tiers[tier].refused[class] += u64::from(matches!(why, Refusal::Exhausted { .. }));
     }
 
-    /// `n` slots of another tier than the one that fits best; `None` is one, and no reservation.
-    fn spill(&mut self, first: usize, want: &Want, n: Option<usize>) -> Option<usize> {
+    /// `n` slots of another tier than the one that fits best.
+    fn spill(&mut self, first: usize, want: &Want, n: usize) -> Option<usize> {
         let beyond = match want.spill {
             Spill::NextLarger => first + 1..OVERFLOW,
             Spill::System if first < OVERFLOW => OVERFLOW..OVERFLOW + 1,
             _ => return None,
         };
         for tier in beyond {
-            match self.buy(tier, want, n.unwrap_or(1)) {
+            match self.buy(tier, want, n) {
                 Ok(()) => {
                     self.tiers[tier].spilled += 1;
                     return Some(tier);
                 }
-                Err(why) if n.is_none() => self.note_refused(tier, want.class, &why),
-                Err(_) => {}
+                Err(why) => self.note_refused(tier, want.class, &why),
             }
             self.absorbed += 1;
         }
@@ -276,23 +275,28 @@ impl Model {
         match self.buy(first, want, 1) {
             Ok(()) => Ok(first),
             Err(why @ Refusal::Quota { .. }) => Err(why),
-            Err(why) => {
-                self.want(NOBODY, want.tenant, first, 1);
-                self.note_refused(first, want.class, &why);
-                let tier = self.spill(first, want, None).ok_or(why)?;
-                self.absorbed += 1;
-                Ok(tier)
-            }
+            Err(why) => self.instead(first, want, 1, why),
         }
+    }
+
+    /// What there is elsewhere, after the tier that fits best has refused.
+    fn instead(&mut self, first: usize, want: &Want, n: usize, why: Refusal) -> Result<usize, Refusal> {
+        if let Refusal::Exhausted { .. } = why {
+            self.want(NOBODY, want.tenant, first, n.min(TIERS[first].2));
+        }
+        self.note_refused(first, want.class, &why);
+        let tier = self.spill(first, want, n).ok_or(why)?;
+        self.absorbed += 1;
+        Ok(tier)
     }
 
     /// Which tier gives all `n`.
     pub fn reserve(&mut self, want: &Want, n: usize) -> Result<usize, Refusal> {
         let first = self.route(want)?;
-        let Err(why) = self.buy(first, want, n) else { return Ok(first) };
-        let tier = self.spill(first, want, Some(n)).ok_or(why)?;
-        self.absorbed += 1;
-        Ok(tier)
+        match self.buy(first, want, n) {
+            Ok(()) => Ok(first),
+            Err(why) => self.instead(first, want, n, why),
+        }
     }
 
     /// Which tiers give each a slot. They are asked in their order.
@@ -331,7 +335,7 @@ impl Model {
             return Ok(Some(tier));
         }
         self.pay_back(tier, tenant, 1);
-        if let Some(elsewhere) = self.spill(tier, want, None) {
+        if let Some(elsewhere) = self.spill(tier, want, 1) {
             return Ok(Some(elsewhere));
         }
         self.pay(tier, tenant, 1)?;
