@@ -25,7 +25,7 @@ pub enum Fairness {
     Turns,
     /// The one that holds the smallest part, by its weight, of the tier of which it holds the largest part: dominant resource
     /// fairness over the tiers as kinds of resource (Ghodsi and others, NSDI 2011). For work that needs slots of several tiers at
-    /// once. Costs a look at what each of them holds, a nanosecond for each thread and tier, at each turn.
+    /// once. Costs a look at what each of them holds, a cell for each thread and tier, at each turn.
     DominantShares,
 }
 

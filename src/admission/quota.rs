@@ -476,7 +476,7 @@ impl Accounts {
         sum
     }
 
-    /// What a tenant and its children hold of a unit, in about a nanosecond a cell. Exact at a quiet point.
+    /// What a tenant and its children hold of a unit: a look at each cell. Exact at a quiet point.
     pub(crate) fn held(&self, tenant: Tenant, unit: Unit) -> u64 {
         self.add_up(tenant, unit).used
     }
@@ -498,7 +498,7 @@ impl Accounts {
         waiting.fetch_add(if more { 1 } else { u64::MAX }, Ordering::Relaxed);
     }
 
-    /// Slots of one tier that a tenant itself holds, without those that it only waits for, in about a nanosecond for each thread. Exact
+    /// Slots of one tier that a tenant itself holds, without those that it only waits for, a look at a cell for each thread. Exact
     /// at a quiet point, if [`waits`](Self::waits) is told.
     pub(crate) fn slots_of(&self, tier: usize, tenant: Tenant) -> u64 {
         let cells = self.tiers[tier].purses.cells(tenant.index());

@@ -337,7 +337,7 @@ impl Pool {
         self.inner.accounts.set_limits(tenant, hard, soft, Fence::chosen())
     }
 
-    /// What a tenant and its children hold. Exact at a quiet point; about a nanosecond for each thread and tier.
+    /// What a tenant and its children hold. Exact at a quiet point; a look at a cell for each thread and tier.
     pub fn held(&self, tenant: Tenant) -> Limit {
         self.inner.accounts.held_of_all(tenant)
     }
@@ -365,7 +365,7 @@ impl Pool {
     }
 
     /// How the pool stands: each tier's slots and counters, and what each tenant holds. Its `Display` is a table of either. Stops
-    /// nobody. Some nanoseconds a slot, and for each thread, tier and tenant.
+    /// nobody. A look at each header, and at a cell for each thread, tier and tenant.
     pub fn monitor(&self) -> ResourceStatus {
         let Inner { rows, absorbed, accounts, waits, .. } = &*self.inner;
         let tenants = accounts.tenants().map(|tenant| TenantStatus {

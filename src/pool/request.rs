@@ -73,10 +73,10 @@ pub enum Spill {
     /// It is refused, or waits for that tier.
     #[default]
     Refuse,
-    /// The larger tiers are tried, the next one first. Each costs a refusal of its own, some 20 ns.
+    /// The larger tiers are tried, the next one first. Each costs a refusal of its own.
     NextLarger,
     /// The system allocator serves it, as long as the pool's [`overflow`](crate::PoolBuilder::overflow) has room. Costs an allocation and
-    /// zeroing, 100 ns for a packet and some microseconds for large buffers, and the same for each release.
+    /// zeroing, and each release a deallocation.
     System,
 }
 
@@ -102,7 +102,7 @@ impl<'a, K> Request<'a, K> {
     }
 
     /// What it is for: shown with who holds the slot, in [`Pool::holders`](crate::Pool::holders) and reports of leaks. The first 65,535 texts of
-    /// a process are kept for ever. Costs a look-up of some 50 ns, once if the request is [prepared](crate::Pool::prepare).
+    /// a process are kept for ever. Costs a look-up in a table, once if the request is [prepared](crate::Pool::prepare).
     pub fn tag(mut self, tag: &'a str) -> Self {
         self.wants.tag = Some(tag);
         self

@@ -65,7 +65,7 @@ unsafe impl Sync for Memory {}
 #[non_exhaustive]
 pub enum Scrub {
     /// When a slot goes to another tenant than had it last, by whoever allocates it. The same tenant, or nobody after nobody, finds what
-    /// was left. Costs a comparison while the tenant is the same, and else about 75 ns for each 4 KiB that may have been written.
+    /// was left. Costs a comparison while the tenant is the same, and else zeroing what may have been written.
     #[default]
     OnChange,
     /// After every use, by the reclaimer, or by an allocation that finds nothing else: every user finds zeroes, and no allocation takes

@@ -170,7 +170,7 @@ impl<T: 'static> Lease<T> {
     ///
     /// The deadline goes by the coarse clock: the handle lives for `patience` at least, and until the first pass
     /// ([`TierBuilder::reclaimer`](crate::TierBuilder::reclaimer)) more than 20 ms later at most. A pass that has just taken long is not
-    /// repeated before 16 times that long. More than 248 days mean no deadline. About 40 ns more than [`detach`](Self::detach).
+    /// repeated before 16 times that long. More than 248 days mean no deadline. Reads the clock, which [`detach`](Self::detach) does not.
     pub fn detach_for(self, patience: Duration) -> Handle {
         clock::tick();
         let core = self.core;
