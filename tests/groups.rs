@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use common::waiting::{FOR_EVER, Watchdog, poll, wait_until};
-use tierpool::{AllocateError, Lease, Memory, Pool, Request, RequestError, Spill, Tier};
+use tierpool::{AllocateError, Lease, Memory, Pool, Priority, Request, RequestError, Spill, Tier};
 
 /// Tiers of so many slots each: "a" of 64 bytes, "b" of 128, and "n" of numbers.
 fn pool(slots: usize) -> Pool {
@@ -212,4 +212,28 @@ fn a_closed_tier_ends_the_wait_of_a_group() {
     });
     drop(held);
     pool.close_and_wait(FOR_EVER).unwrap();
+}
+
+/// Of those who wait for their turn at a tier the more urgent group has it first, whoever came before.
+#[test]
+fn turns_are_had_by_priority() {
+    let pool = pool(2);
+    let all = pool.try_allocate_group((A, A)).unwrap();
+    let wakes = Arc::default();
+    let of = |priority| vec![A.priority(priority); 2];
+    let mut futures = [Priority::Normal, Priority::Low, Priority::Low, Priority::High]
+        .map(|priority| pool.allocate_group_async(of(priority)));
+    for future in &mut futures {
+        assert!(poll(future.as_mut(), &wakes).is_pending());
+    }
+    let [holder, low, other, high] = &mut futures;
+    drop(all);
+    let Poll::Ready(Ok(leases)) = poll(holder.as_mut(), &wakes) else { panic!("it has the turn, and both are free") };
+    drop(leases);
+    assert!(poll(low.as_mut(), &wakes).is_pending() && poll(other.as_mut(), &wakes).is_pending());
+    let Poll::Ready(Ok(leases)) = poll(high.as_mut(), &wakes) else { panic!("the turn is its own now") };
+    drop(leases);
+    assert!(poll(other.as_mut(), &wakes).is_pending(), "first come, first served among equals");
+    assert!(matches!(poll(low.as_mut(), &wakes), Poll::Ready(Ok(_))));
+    assert!(matches!(poll(other.as_mut(), &wakes), Poll::Ready(Ok(_))));
 }

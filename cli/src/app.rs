@@ -103,7 +103,8 @@ impl Scarcity {
         let failed = |problem: String| AppError::Load { path: path.clone(), problem };
         let text = std::fs::read_to_string(&path)
             .map_err(|error| failed(format!("cannot be read as text: {error}; give a load in TOML")))?;
-        let load = Load::parse(&text).map_err(|error| failed(error.to_string()))?;
+        let load =
+            Load::parse(&text, path.parent().unwrap_or(Path::new(""))).map_err(|error| failed(error.to_string()))?;
         let bar = Bar::new();
         bar.begin("without the rules".to_owned());
         let without = scarcity::run(&load.without_rules(), &|done| bar.set(done)).map_err(failed)?;

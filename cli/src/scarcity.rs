@@ -4,7 +4,8 @@
 //! then, or that was given up, counts with the time that it had lasted: percentiles never look better for it.
 
 use std::fmt::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table, TableStyle};
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use tierpool::{Limit, Pool, Priority, Request, RequestError, TenantRules, Tier, Watermarks, jain_index};
 use toml::Spanned;
 
+use crate::kv_cache::{self, A_TOKEN, Inference, TOKENS_A_BLOCK};
 use crate::units::{count, counted, nanos, percent};
 
 /// A load, as its TOML file describes it.
@@ -50,6 +52,44 @@ pub struct TenantLoad {
     /// How long it does without between two, in milliseconds.
     #[serde(default)]
     pub think_ms: f64,
+    /// A recording of requests to a model server, which its threads serve instead, if the file is there.
+    pub requests: Option<Recording>,
+}
+
+/// A recording of requests to a model server, each of which wants many slots at once: [`kv_cache`](crate::kv_cache).
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recording {
+    /// The CSV file; beside the load's own file, if it is a relative path.
+    pub file: PathBuf,
+    /// How many times faster than it was recorded.
+    pub speed: f64,
+    /// How many times each request arrives.
+    #[serde(default = "one")]
+    pub times: u32,
+    /// What was in the file; nothing, if there is none.
+    #[serde(skip)]
+    pub all: Vec<Inference>,
+}
+
+impl Recording {
+    fn is_there(&self) -> bool {
+        !self.all.is_empty()
+    }
+
+    /// Slots that its requests hold on average over the first `seconds` of a run, if none has to wait.
+    fn wants(&self, seconds: f64) -> f64 {
+        let begun = self.all.iter().take_while(|request| request.at.as_secs_f64() < seconds * self.speed);
+        let held: f64 = begun.map(Inference::block_seconds).sum();
+        held * f64::from(self.times) / (seconds * self.speed)
+    }
+}
+
+impl TenantLoad {
+    /// What its threads serve, if that is a recording.
+    pub fn recording(&self) -> Option<&Recording> {
+        self.requests.as_ref().filter(|recording| recording.is_there())
+    }
 }
 
 /// A priority by its name in a file.
@@ -92,11 +132,12 @@ pub struct LoadError {
 pub const MOST_THREADS: usize = 512;
 
 impl Load {
-    /// Reads a load.
+    /// Reads a load; `directory` is where its own recordings are looked for.
     ///
     /// # Errors
-    /// Returns [`LoadError`] with the line: of syntax, of unknown fields, of values out of range.
-    pub fn parse(text: &str) -> Result<Load, LoadError> {
+    /// Returns [`LoadError`] with the line: of syntax, of unknown fields, of values out of range, of recordings that cannot be read. One
+    /// that is not there is none: the tenant is as if nothing had been said of it.
+    pub fn parse(text: &str, directory: &Path) -> Result<Load, LoadError> {
         let at = |offset: usize, problem: String| LoadError {
             line: text.as_bytes()[..offset.min(text.len())].iter().filter(|byte| **byte == b'\n').count() + 1,
             problem,
@@ -124,7 +165,20 @@ impl Load {
         let mut tenants: Vec<TenantLoad> = Vec::new();
         for spanned in file.tenant {
             let start = spanned.span().start;
-            let tenant = spanned.into_inner();
+            let mut tenant = spanned.into_inner();
+            if let Some(recording) = &mut tenant.requests {
+                let file = directory.join(&recording.file);
+                if !(0.001..=1e6).contains(&recording.speed) || !(1..=1000).contains(&recording.times) {
+                    return Err(at(
+                        start,
+                        "requests are out of range; give a speed of 0.001 to 1000000, and times of 1 to 1000"
+                            .to_owned(),
+                    ));
+                }
+                if file.exists() {
+                    recording.all = kv_cache::read(&file).map_err(|problem| at(start, problem))?;
+                }
+            }
             let threads = tenants.iter().map(|tenant| tenant.threads).sum::<usize>().saturating_add(tenant.threads);
             let time = |ms: f64, least: f64| (least..=60_000.0).contains(&ms);
             let problem = if tenant.name.is_empty() || tenants.iter().any(|other| other.name == tenant.name) {
@@ -166,7 +220,10 @@ impl Load {
                 .iter()
                 .map(|&index| {
                     let tenant = &self.tenants[index];
-                    let wants = tenant.threads as f64 * tenant.hold_ms / (tenant.hold_ms + tenant.think_ms);
+                    let wants = match tenant.recording() {
+                        Some(recording) => recording.wants(self.seconds),
+                        None => tenant.threads as f64 * tenant.hold_ms / (tenant.hold_ms + tenant.think_ms),
+                    };
                     (tenant.weight.into(), tenant.quota.map_or(wants, |quota| wants.min(quota as f64)))
                 })
                 .collect();
@@ -214,6 +271,8 @@ pub struct Got {
     pub refused_quota: u64,
     /// Requests that the tier refused before the end.
     pub refused_tier: u64,
+    /// Requests that were served and found no further slot when they needed one: they gave up what they had.
+    pub cut_short: u64,
     /// Requests that still waited at the end.
     pub unfinished: u64,
     /// Median wait in milliseconds, those that did not end included as long as they lasted.
@@ -252,13 +311,19 @@ pub fn run(load: &Load, progress: &dyn Fn(f64)) -> Result<Run, String> {
     }
     let pool = builder.build().map_err(|error| error.to_string())?;
     let length = Duration::from_secs_f64(load.seconds);
+    // Of each tenant, the next request of its recording.
+    let nexts: Vec<AtomicUsize> = load.tenants.iter().map(|_| AtomicUsize::new(0)).collect();
     let start = Instant::now();
     let end = start + length;
     let tallies: Vec<Result<Tally, String>> = std::thread::scope(|scope| {
         let threads: Vec<Vec<_>> = load
             .tenants
             .iter()
-            .map(|tenant| (0..tenant.threads).map(|_| scope.spawn(|| work(&pool, tenant, end))).collect())
+            .zip(&nexts)
+            .map(|(tenant, next)| {
+                let thread = |_| scope.spawn(|| work(&pool, tenant, next, (start, end)));
+                (0..tenant.threads).map(thread).collect()
+            })
             .collect();
         while Instant::now() < end {
             progress(start.elapsed().as_secs_f64() / load.seconds);
@@ -285,6 +350,7 @@ pub fn run(load: &Load, progress: &dyn Fn(f64)) -> Result<Run, String> {
             served: tally.served,
             refused_quota: tally.quota,
             refused_tier: tally.tier,
+            cut_short: tally.cut_short,
             unfinished: tally.unfinished,
             wait_p50_ms: ms(tally.waits.value_at_quantile(0.5)),
             wait_p99_ms: ms(tally.waits.value_at_quantile(0.99)),
@@ -302,13 +368,14 @@ struct Tally {
     served: u64,
     quota: u64,
     tier: u64,
+    cut_short: u64,
     unfinished: u64,
 }
 
 impl Tally {
     fn new() -> Self {
         let waits = Histogram::new_with_bounds(1, 3_600_000_000, 3).expect("these bounds are valid");
-        Tally { waits, held: Duration::ZERO, served: 0, quota: 0, tier: 0, unfinished: 0 }
+        Tally { waits, held: Duration::ZERO, served: 0, quota: 0, tier: 0, cut_short: 0, unfinished: 0 }
     }
 
     fn add(&mut self, other: Tally) {
@@ -317,11 +384,17 @@ impl Tally {
         self.served += other.served;
         self.quota += other.quota;
         self.tier += other.tier;
+        self.cut_short += other.cut_short;
         self.unfinished += other.unfinished;
     }
 }
 
-fn work(pool: &Pool, tenant: &TenantLoad, end: Instant) -> Result<Tally, String> {
+fn work(
+    pool: &Pool,
+    tenant: &TenantLoad,
+    next: &AtomicUsize,
+    (start, end): (Instant, Instant),
+) -> Result<Tally, String> {
     let priority = match tenant.priority {
         Urgency::Low => Priority::Low,
         Urgency::Normal => Priority::Normal,
@@ -329,6 +402,9 @@ fn work(pool: &Pool, tenant: &TenantLoad, end: Instant) -> Result<Tally, String>
         Urgency::Critical => Priority::Critical,
     };
     let request = Request::of::<u64>("slots").tenant(tenant.name.as_str()).priority(priority);
+    if let Some(recording) = tenant.recording() {
+        return Ok(serve(pool, request, recording, next, (start, end)));
+    }
     let prepared = pool.prepare(request).map_err(|error| error.to_string())?;
     let [hold, think] = [tenant.hold_ms, tenant.think_ms].map(|ms| Duration::from_secs_f64(ms / 1e3));
     let mut tally = Tally::new();
@@ -365,6 +441,67 @@ fn work(pool: &Pool, tenant: &TenantLoad, end: Instant) -> Result<Tally, String>
     }
 }
 
+/// Serves requests of a recording, the next one each time, until all are served or the time is up. A wait begins when its request
+/// arrives, whether or not there was a thread for it.
+fn serve(
+    pool: &Pool,
+    request: Request<'_, u64>,
+    recording: &Recording,
+    next: &AtomicUsize,
+    (start, end): (Instant, Instant),
+) -> Tally {
+    let mut tally = Tally::new();
+    let until = |time: Instant| std::thread::sleep(time.min(end).saturating_duration_since(Instant::now()));
+    loop {
+        let number = next.fetch_add(1, Ordering::Relaxed) / recording.times as usize;
+        let Some(inference) = recording.all.get(number) else { return tally };
+        let arrives = start + inference.at.div_f64(recording.speed);
+        if arrives >= end {
+            return tally;
+        }
+        until(arrives);
+        let group = vec![request; inference.blocks];
+        let answer = pool.allocate_group_timeout(group, end.saturating_duration_since(Instant::now()));
+        let mut since = Instant::now();
+        let waited = (since - arrives).as_micros() as u64;
+        let mut blocks = match answer {
+            Ok(blocks) => blocks,
+            Err(RequestError::Quota { .. }) => {
+                tally.quota += 1;
+                continue;
+            }
+            Err(_) if since >= end => {
+                tally.waits.saturating_record(waited);
+                tally.unfinished += 1;
+                continue;
+            }
+            Err(_) => {
+                tally.tier += 1;
+                continue;
+            }
+        };
+        tally.waits.saturating_record(waited);
+        tally.served += 1;
+        let mut tokens = inference.tokens;
+        while tokens > 0 && since < end {
+            let some = tokens.min(TOKENS_A_BLOCK);
+            tokens -= some;
+            until(since + (A_TOKEN * some as u32).div_f64(recording.speed));
+            let now = Instant::now();
+            tally.held += now.min(end).saturating_duration_since(since) * blocks.len() as u32;
+            since = now;
+            if some == TOKENS_A_BLOCK {
+                // One that finds no block for its next tokens makes room for the others.
+                match pool.try_allocate(request) {
+                    Ok(block) => blocks.push(block),
+                    Err(_) => break,
+                }
+            }
+        }
+        tally.cut_short += u64::from(tokens > 0 && since < end);
+    }
+}
+
 /// Both runs as text for a terminal.
 pub fn text(load: &Load, without: &Run, with: &Run) -> String {
     const STYLE: TableStyle = TableStyle::new().header_separator(LineStyle::new('─', '─', '─', '─'));
@@ -392,6 +529,19 @@ pub fn text(load: &Load, without: &Run, with: &Run) -> String {
         column.set_cell_alignment(CellAlignment::Right);
     }
     let mut out = String::new();
+    for tenant in &load.tenants {
+        let name = &tenant.name;
+        let _ = match (&tenant.requests, tenant.recording()) {
+            (_, Some(Recording { file, speed, times, .. })) => {
+                let times = if *times == 1 { String::new() } else { format!(", each request {times} times") };
+                writeln!(out, "{name}: {} at {speed} times its speed{times}", file.display())
+            }
+            (Some(Recording { file, .. }), None) => {
+                writeln!(out, "{name}: {} is not there; its threads take a slot at a time instead", file.display())
+            }
+            (None, None) => Ok(()),
+        };
+    }
     let jain = |run: &Run| run.jain.map_or("–".to_owned(), |jain| format!("{jain:.3}"));
     let (slots, threads) = (counted(load.slots as u64, "slot"), load.tenants.iter().map(|t| t.threads).sum::<usize>());
     // Writing to a String cannot fail.
@@ -420,7 +570,7 @@ pub fn text(load: &Load, without: &Run, with: &Run) -> String {
 
 /// Refusals by their reason.
 fn refusals(got: &Got) -> String {
-    let parts = [(got.refused_quota, "quota"), (got.refused_tier, "tier")];
+    let parts = [(got.refused_quota, "quota"), (got.refused_tier, "tier"), (got.cut_short, "cut short")];
     let parts: Vec<String> =
         parts.iter().filter(|part| part.0 > 0).map(|(number, why)| format!("{} {why}", count(*number))).collect();
     if parts.is_empty() { "–".to_owned() } else { parts.join(", ") }

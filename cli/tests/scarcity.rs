@@ -33,7 +33,7 @@ fn what_one_leaves_goes_to_the_others_by_weight() {
 
 #[test]
 fn due_is_bounded_by_demand_quota_and_marks() {
-    let load = Load::parse(SMALL).unwrap();
+    let load = Load::parse(SMALL, Path::new("")).unwrap();
     // One thread, half of the time; a quota of one of the two slots that low requests may have.
     assert_eq!(load.due(), [0.5, 1.0]);
     assert_eq!(load.without_rules().due(), [0.5, 2.5]);
@@ -57,7 +57,7 @@ fn a_bad_load_is_refused_with_its_line() {
         ("slots = 3", "slots == 3", 1, ""),
     ] {
         assert!(SMALL.contains(from), "{from}");
-        let error = Load::parse(&SMALL.replacen(from, to, 1)).expect_err(to);
+        let error = Load::parse(&SMALL.replacen(from, to, 1), Path::new("")).expect_err(to);
         assert_eq!(error.line, line, "{to}: {error}");
         assert!(error.problem.contains(word), "{to}: {error}");
     }
@@ -92,4 +92,46 @@ fn a_run_loses_no_slot_and_tells_all_in_json_and_in_the_chart() {
     assert!(object["with"]["tenants"][1]["got_slots"].as_f64().unwrap() <= 1.01, "its quota is 1");
     let svg = fs::read_to_string(&chart).unwrap();
     assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"), "{svg}");
+}
+
+/// A tenant of 40 slots' worth of requests, beside one that takes a slot at a time.
+const MODEL: &str = "slots = 40\nseconds = 0.3\n\n[[tenant]]\nname = \"model\"\nthreads = 3\nhold_ms = 1\n\
+                     requests = { file = \"FILE\", speed = 10, times = 2 }\n\n[[tenant]]\nname = \"b\"\nthreads = 2\nhold_ms = 1\n";
+
+#[test]
+fn requests_to_a_model_are_served_by_the_block_or_not_at_all() {
+    let recording = "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 10:00:00.0,320,33\n2023-11-16 10:00:00.5,160,16\n\
+                     2023-11-16 10:00:01.0,641,5\n";
+    let csv = file("model.csv", recording);
+    let path = file("model.toml", &MODEL.replace("FILE", csv.file_name().unwrap().to_str().unwrap()));
+    let load = Load::parse(&fs::read_to_string(&path).unwrap(), path.parent().unwrap()).unwrap();
+    // Twice 20 blocks for 0.66 s and 10 for 0.32 s and 41 for 0.1 s, with what they grow by, in 3 s of the recording.
+    let due = 2.0 * (20.0 * 0.66 + 0.34 + 0.02 + 10.0 * 0.32 + 41.0 * 0.1) / 3.0;
+    assert!((load.due()[0] - due).abs() < 1e-6, "{:?} instead of {due}", load.due());
+
+    let output = tierpool(&["--json"], &path);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let object: Value = serde_json::from_slice(&output.stdout).unwrap();
+    for run in [&object["without"], &object["with"]] {
+        assert_eq!(run["lost_slots"], 0);
+        let model = &run["tenants"][0];
+        assert_eq!(model["refused_tier"], 2, "one that could never be served, twice: {model}");
+        assert_eq!(model["served"].as_u64().unwrap() + model["unfinished"].as_u64().unwrap(), 4, "{model}");
+        assert!(run["tenants"][1]["served"].as_u64().unwrap() > 0);
+    }
+}
+
+#[test]
+fn a_recording_that_is_not_there_is_said_and_one_that_cannot_be_read_is_refused() {
+    let path = file("none.toml", &MODEL.replace("FILE", "no-such-recording.csv"));
+    let output = tierpool(&[], &path);
+    let out = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && out.contains("no-such-recording.csv is not there"), "{out}");
+
+    let csv = file("bad.csv", "TIMESTAMP,ContextTokens,GeneratedTokens\nx,1,1\n");
+    let text = MODEL.replace("FILE", csv.file_name().unwrap().to_str().unwrap());
+    let error = Load::parse(&text, csv.parent().unwrap()).unwrap_err();
+    assert!(error.line == 4 && error.problem.contains("line 2"), "{error}");
+    let error = Load::parse(&text.replace("speed = 10", "speed = 0"), Path::new("")).unwrap_err();
+    assert!(error.problem.contains("speed of 0.001"), "{error}");
 }

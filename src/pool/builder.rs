@@ -40,7 +40,7 @@ use crate::tier::values::rethrow;
 const OVERFLOW: &str = "overflow";
 
 /// The default of [`PoolBuilder::ageing`].
-const AGEING: Duration = Duration::from_secs(1);
+pub(super) const AGEING: Duration = Duration::from_secs(1);
 
 /// What a pool shall be; [`Pool::builder`] starts one.
 #[must_use = "a builder does nothing until `build` is called"]

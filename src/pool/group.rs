@@ -6,6 +6,7 @@
 //!
 //! - Slots of one tier have no order among themselves: two groups that each want two of its two slots could each hold one. So who waits
 //!   for several of a tier first waits for its [`Turn`], which one group at a time has. It comes in the order just before its tier.
+//!   Turns are had by priority, with ageing: the more urgent group waits for the one that has the turn, and for no other.
 //! - What is had by spilling over is of another tier than the one whose place in the order it takes. So who waits does not spill.
 
 use std::future::Future;
@@ -15,9 +16,11 @@ use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use super::Pool;
+use super::builder::AGEING;
 use super::error::RequestError;
 use super::prepared::{Attempt, Wait};
 use super::request::{Request, Spill};
+use crate::admission::line::Line;
 use crate::error::{AllocateError, BuildError};
 use crate::slot::header::Site;
 use crate::slot::label::Label;
@@ -129,10 +132,13 @@ impl Progress {
         if several && how != How::Try {
             let row = &pool.inner.rows[step.row];
             let Turn(Some(turn)) = row.turn() else { return Err(RequestError::NoTurn { tier: row.tier.name() }) };
+            let of_tier = steps[now..].iter().take_while(|other| other.tier == step.tier);
+            let class = of_tier.map(|step| step.class).max().unwrap_or(step.class);
+            let turn = Allocate::new(turn, site, Label { class, ..Label::NONE });
             self.turn = Some(match how {
-                How::Await => Allocate::new(turn, site, Label::NONE).await?,
-                How::Try | How::Block(None) => turn.waiting(site, None)?,
-                How::Block(Some(end)) => turn.waiting(site, Some(end.saturating_duration_since(Instant::now())))?,
+                How::Await => turn.await?,
+                How::Try | How::Block(None) => turn.within(None)?,
+                How::Block(Some(end)) => turn.within(Some(end.saturating_duration_since(Instant::now())))?,
             });
         }
         Ok(())
@@ -282,6 +288,9 @@ pub(super) fn turn(tier: u32, name: &str) -> Arc<Turn> {
     let known = turns.iter().find(|(of, _)| *of == tier).and_then(|(_, turn)| turn.upgrade());
     known.unwrap_or_else(|| {
         let one: Result<_, BuildError> = Tier::builder(name).capacity(1).build_with(|| ());
+        if let Ok(one) = &one {
+            one.core().waiting.set_order(Box::new(Line::new(&[1], AGEING)));
+        }
         let turn = Arc::new(Turn(one.ok()));
         turns.push((tier, Arc::downgrade(&turn)));
         turn

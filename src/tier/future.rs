@@ -253,7 +253,7 @@ impl<T: Send + 'static> Tier<T> {
     #[inline]
     #[track_caller]
     pub fn allocate(&self) -> Result<Lease<T>, AllocateError> {
-        self.waiting(Location::caller(), None)
+        Allocate::new(self, Location::caller(), Label::NONE).within(None)
     }
 
     /// A slot, waiting at most `patience` for one. A patience of zero never waits, as [`try_allocate`](Self::try_allocate); one
@@ -271,7 +271,7 @@ impl<T: Send + 'static> Tier<T> {
         if patience.is_zero() {
             return self.try_allocate();
         }
-        self.waiting(Location::caller(), Some(patience))
+        Allocate::new(self, Location::caller(), Label::NONE).within(Some(patience))
     }
 
     /// A slot, as a future: awaited instead of blocked for, by any executor. See [`Allocate`] and
@@ -282,16 +282,6 @@ impl<T: Send + 'static> Tier<T> {
     #[track_caller]
     pub fn allocate_async(&self) -> Allocate<'_, T> {
         Allocate::new(self, Location::caller(), Label::NONE)
-    }
-
-    /// Waits at most `patience`, without end if there is none, for a holder at that line.
-    #[inline]
-    pub(crate) fn waiting(&self, site: Site, patience: Option<Duration>) -> Result<Lease<T>, AllocateError> {
-        let mut wait = Allocate::new(self, site, Label::NONE);
-        match wait.at_once() {
-            Some(lease) => Ok(lease),
-            None => wait.wait_for(patience),
-        }
     }
 }
 
@@ -307,6 +297,15 @@ impl<T: Send + 'static> Allocate<'_, T> {
             self.stage = Stage::Refused;
         }
         lease
+    }
+
+    /// A slot at once, or after a wait of at most `patience` on this thread, without end if there is none.
+    #[inline]
+    pub(crate) fn within(mut self, patience: Option<Duration>) -> Result<Lease<T>, AllocateError> {
+        match self.at_once() {
+            Some(lease) => Ok(lease),
+            None => self.wait_for(patience),
+        }
     }
 
     /// Waits on this thread, at most `patience`.
