@@ -56,7 +56,7 @@ pub struct TenantLoad {
     pub requests: Option<Recording>,
 }
 
-/// A recording of requests to a model server, each of which wants many slots at once: [`kv_cache`](crate::kv_cache).
+/// A recording of requests to a model server, each of which wants many slots at once: [`kv_cache`].
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Recording {
