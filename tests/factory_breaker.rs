@@ -27,7 +27,7 @@ fn a_factory_behind_a_breaker_is_left_alone_and_recovers() {
     };
     let backoff = Duration::from_millis(1);
     let tier = Tier::<&str>::builder("connections").capacity(3).reclaimer(Reclaimer::Manual);
-    let tier = tier.rebuild_backoff(backoff, backoff).try_build_with(Breaker::around(&breaker, connect)).unwrap();
+    let tier = tier.rebuild_backoff(backoff, backoff).try_build_with(breaker.around(connect)).unwrap();
     let pool = Pool::builder().tier(tier).factory_breaker("connections", &breaker).build().unwrap();
     assert_eq!(pool.monitor().tiers[0].factory_breaker.as_ref().map(|status| status.total_calls), Some(3));
 

@@ -39,6 +39,18 @@ fn due_is_bounded_by_demand_quota_and_marks() {
     assert_eq!(load.without_rules().due(), [0.5, 2.5]);
 }
 
+/// Threads that want several slots at a time are due as many times more, and have all of them or none.
+#[test]
+fn a_thread_may_want_several_slots() {
+    let text = SMALL.replace("threads = 1\n", "threads = 1\nslots_each = 3\n").replace("[0, 0, 1]", "[0, 0, 0]");
+    assert_eq!(Load::parse(&text, Path::new("")).unwrap().due(), [1.5, 1.0]);
+    let output = tierpool(&["--json"], &file("several.toml", &text));
+    let object: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let a = &object["with"]["tenants"][0];
+    assert!(a["served"].as_u64().unwrap() > 0 && object["with"]["lost_slots"] == 0, "{a}");
+    assert!(a["got_slots"].as_f64().unwrap() <= 3.01, "{a}");
+}
+
 #[test]
 fn a_bad_load_is_refused_with_its_line() {
     for (from, to, line, word) in [
@@ -53,6 +65,8 @@ fn a_bad_load_is_refused_with_its_line() {
         ("quota = 1", "quota = 9", 12, "quota out of range"),
         ("quota = 1", "weight = 0", 12, "weight 0"),
         ("threads = 4", "threads = 99999", 12, "threads"),
+        ("threads = 4", "threads = 4\nslots_each = 4", 12, "slots_each"),
+        ("threads = 4", "threads = 4\nslots_each = 0", 12, "slots_each"),
         ("hold_ms = 1\nthink_ms = 1", "hold_ms = -1", 5, "hold_ms"),
         ("slots = 3", "slots == 3", 1, ""),
     ] {

@@ -25,53 +25,41 @@ impl Bench {
     }
 }
 
-/// Two threads each want one slot of either tier, of which there is one, and name them in opposite orders; one has begun to wait
-/// when they come back. Both get theirs.
+/// All slots are held, and another thread waits for two; then they come back, and this one waits for two as well: both get theirs.
+fn both_get_theirs(slots: [usize; 2], others: [&'static str; 2], mine: [&'static str; 2]) {
+    explore(2, move || {
+        let census = Census::default();
+        let bench = Bench::new(&census, slots);
+        let all = [&bench.two, &bench.one].map(|tier| std::iter::from_fn(|| take(tier)).collect::<Vec<_>>());
+        let other = {
+            let pool = bench.pool.clone();
+            spawn(move || drop(pool.allocate_group(others.map(Bench::of).to_vec()).unwrap()))
+        };
+        loom::thread::yield_now(); // so that what the other does first is explored first
+        drop(all);
+        drop(bench.pool.allocate_group(mine.map(Bench::of).to_vec()).unwrap());
+        other.join().unwrap();
+        assert_eq!([bench.one.snapshot().free, bench.two.snapshot().free], slots);
+    });
+}
+
+/// Two threads each want the one slot of either tier, and name them in opposite orders.
 ///
 /// Guards the order in `group::arrange`.
 #[test]
 fn opposite_groups_do_not_block_each_other() {
-    explore(2, || {
-        let census = Census::default();
-        let bench = Bench::new(&census, [1, 1]);
-        let (one, two) = (take(&bench.one), take(&bench.two));
-        let other = {
-            let pool = bench.pool.clone();
-            spawn(move || drop(pool.allocate_group((Bench::of("two"), Bench::of("one"))).unwrap()))
-        };
-        loom::thread::yield_now(); // so that what the other does first is explored first
-        drop(two);
-        drop(one);
-        drop(bench.pool.allocate_group((Bench::of("one"), Bench::of("two"))).unwrap());
-        other.join().unwrap();
-        assert_eq!((bench.one.snapshot().free, bench.two.snapshot().free), (1, 1));
-    });
+    both_get_theirs([1, 1], ["two", "one"], ["one", "two"]);
 }
 
-/// Two threads each want both slots of one tier, likewise: neither keeps one and waits for the other's.
+/// Two threads each want both slots of one tier: neither keeps one and waits for the other's.
 ///
 /// Guards the turn in `group::Progress::advance`.
 #[test]
 fn groups_of_one_tier_take_turns() {
-    explore(2, || {
-        let census = Census::default();
-        let bench = Bench::new(&census, [2, 1]);
-        let (first, second) = (take(&bench.one), take(&bench.one));
-        let other = {
-            let pool = bench.pool.clone();
-            spawn(move || drop(pool.allocate_group((Bench::of("one"), Bench::of("one"))).unwrap()))
-        };
-        loom::thread::yield_now(); // likewise
-        drop(first);
-        drop(second);
-        drop(bench.pool.allocate_group((Bench::of("one"), Bench::of("one"))).unwrap());
-        other.join().unwrap();
-        assert_eq!(bench.one.snapshot().free, 2);
-    });
+    both_get_theirs([2, 1], ["one"; 2], ["one"; 2]);
 }
 
-/// Two threads try, without a wait, for both of two slots: whatever each was refused has gone back, and never do both have one and
-/// keep it.
+/// Two threads try, without a wait, for a slot of either tier, while one of the slots comes back: what a refused one has had goes back.
 ///
 /// Guards that `group::gather` drops what it has when it is refused.
 #[test]
@@ -79,17 +67,15 @@ fn a_group_that_is_refused_gives_all_back() {
     explore(2, || {
         let census = Census::default();
         let bench = Bench::new(&census, [1, 1]);
+        let held = take(&bench.two);
         let other = {
             let pool = bench.pool.clone();
-            spawn(move || {
-                let group = pool.try_allocate_group((Bench::of("two"), Bench::of("one")));
-                group.is_ok()
-            })
+            spawn(move || drop(pool.try_allocate_group((Bench::of("two"), Bench::of("one")))))
         };
-        let mine = bench.pool.try_allocate_group((Bench::of("one"), Bench::of("two"))).is_ok();
-        let others = other.join().unwrap();
-        assert!(mine || others, "one of the two was first at the first tier, and went on");
-        assert_eq!((bench.one.snapshot().free, bench.two.snapshot().free), (1, 1));
+        loom::thread::yield_now(); // likewise
+        drop(held);
+        drop(bench.pool.try_allocate_group((Bench::of("one"), Bench::of("two"))));
+        other.join().unwrap();
         drop(bench.pool.try_allocate_group((Bench::of("one"), Bench::of("two"))).expect("both are free"));
     });
 }

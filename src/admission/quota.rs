@@ -42,6 +42,8 @@
 //! So that it does not keep it for ever by taking again what it gives back, its cells are *tight* meanwhile: what is given back goes at once. So it is,
 //! too, when a limit was lowered below what is held, until a draw succeeds.
 
+use crossbeam_utils::CachePadded;
+
 use super::tenants::{Limit, QuotaError, QuotaRules, Tenant, Unit, check_limits};
 use crate::sync::fence::Fence;
 use crate::sync::{AtomicU64, Mutex, Ordering};
@@ -222,7 +224,7 @@ pub(crate) struct Accounts {
     tiers: Box<[Counted]>,
     capacity: Limit,
     /// Requests that wait, of tenants that were within their soft limits when they began to.
-    wanting: AtomicU64,
+    wanting: CachePadded<AtomicU64>,
     /// Numbers recounts.
     tickets: AtomicU64,
     /// Held by who changes limits.
@@ -264,7 +266,7 @@ impl Accounts {
             accounts: std::iter::once(pool).chain(accounts).collect(),
             tiers: bytes_a_slot.iter().map(counted).collect(),
             capacity,
-            wanting: AtomicU64::new(0),
+            wanting: CachePadded::default(),
             tickets: AtomicU64::new(0),
             changing: Mutex::new(()),
         })

@@ -6,6 +6,8 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use crossbeam_utils::CachePadded;
+
 use super::error::PoolError;
 use super::guard::Guard;
 use super::metrics::LastLook;
@@ -28,7 +30,6 @@ use crate::admission::tenants::{Limit, QuotaRules, TenantRules};
 use crate::admission::waits_for::WaitsFor;
 use crate::clock;
 use crate::resource::memory::{Memory, Scrub};
-use crate::sync::AtomicU64;
 use crate::tier::Tier;
 use crate::tier::account::{self, Accountant};
 use crate::tier::builder::{TierBuilder, problem_of_name};
@@ -352,9 +353,9 @@ impl PoolBuilder {
         let inner = Inner {
             routes: Routes::new(sizes, overflow, &rows, self.spill),
             accounts,
-            absorbed: AtomicU64::new(0),
+            absorbed: CachePadded::default(),
             waits,
-            last_look: LastLook::new(ResourceStatus::new(&rows, Vec::new(), WaitsFor::default(), 0)),
+            last_look: LastLook::new(ResourceStatus::new(&rows, WaitsFor::default(), 0)),
             optimizer: Optimizer::new(ranges, self.on_decision),
             sessions: Sessions::new(&rows),
             rows,

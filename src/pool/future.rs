@@ -2,15 +2,12 @@
 
 use std::fmt;
 use std::future::Future;
+use std::ops::ControlFlow::{Break, Continue};
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use super::error::RequestError;
-use super::prepared::Attempt;
-use super::rules::Paid;
-use super::waits::Waiting;
-use crate::admission::breaker::Pass;
+use super::prepared::{Attempt, Pending};
 use crate::slot::header::Site;
 use crate::tier::future::Allocate;
 use crate::tier::lease::Lease;
@@ -29,7 +26,7 @@ enum Stage<'p, K: Send + 'static> {
     /// The request could not be served by this pool.
     Refused(RequestError),
     New(Attempt<'p, K>, Site),
-    Waiting(Attempt<'p, K>, Allocate<'p, K>, (Option<Pass<'p>>, Paid<'p>), Waiting<'p>),
+    Waiting(Attempt<'p, K>, Allocate<'p, K>, Pending<'p>),
     Done,
 }
 
@@ -48,50 +45,28 @@ impl<K: Send + 'static> Future for Allocation<'_, K> {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let stage = &mut self.get_mut().stage;
-        let (attempt, mut allocate, (pass, paid), waiting) = match std::mem::replace(stage, Stage::Done) {
+        let (attempt, mut allocate, pending) = match std::mem::replace(stage, Stage::Done) {
             Stage::Refused(why) => return Poll::Ready(Err(why)),
             Stage::New(attempt, site) => {
-                let pass = match attempt.pass() {
-                    Ok(pass) => pass,
-                    Err(why) => return Poll::Ready(attempt.instead(site, why)),
-                };
-                let paid = match attempt.pay() {
-                    Ok(paid) => paid,
-                    Err(why) => return Poll::Ready(Err(why)),
-                };
                 let mut allocate = Allocate::new(attempt.tier, site, attempt.plan.label);
-                if let Some(lease) = allocate.at_once() {
-                    attempt.note(pass, Ok(()), Duration::ZERO);
-                    return Poll::Ready(attempt.accept(paid.charge(lease)));
-                }
-                // With nothing paid: what it may hold, it may hold there.
-                drop(paid);
-                if let Some(lease) = attempt.elsewhere(site) {
-                    return Poll::Ready(Ok(lease));
-                }
-                let paid = match attempt.pay() {
-                    Ok(paid) => paid,
-                    Err(why) => return Poll::Ready(Err(why)),
+                let begun = match attempt.at_once(&mut allocate, site) {
+                    Continue(pass) => attempt.begin_wait(pass, site),
+                    Break(outcome) => Break(outcome),
                 };
-                let waiting = attempt.waiting();
-                (attempt, allocate, (pass, paid), waiting)
+                match begun {
+                    Continue(pending) => (attempt, allocate, pending),
+                    Break(outcome) => return Poll::Ready(outcome),
+                }
             }
-            Stage::Waiting(attempt, allocate, held, waiting) => (attempt, allocate, held, waiting),
+            Stage::Waiting(attempt, allocate, pending) => (attempt, allocate, pending),
             Stage::Done => panic!("`Allocation` polled after completion"),
         };
         match Pin::new(&mut allocate).poll(context) {
             Poll::Pending => {
-                *stage = Stage::Waiting(attempt, allocate, (pass, paid), waiting);
+                *stage = Stage::Waiting(attempt, allocate, pending);
                 Poll::Pending
             }
-            Poll::Ready(outcome) => {
-                let waited = waiting.end(outcome.is_ok());
-                attempt.note(pass, outcome.as_ref().map(drop).map_err(|&why| why), waited);
-                Poll::Ready(match outcome {
-                    Ok(lease) => attempt.accept(paid.charge(lease)),
-                    Err(why) => Err(why.into()),
-                })
-            }
+            Poll::Ready(outcome) => Poll::Ready(attempt.end_wait(pending, outcome)),
         }
     }
 }

@@ -133,7 +133,7 @@ impl Progress {
             let row = &pool.inner.rows[step.row];
             let Turn(Some(turn)) = row.turn() else { return Err(RequestError::NoTurn { tier: row.tier.name() }) };
             let of_tier = steps[now..].iter().take_while(|other| other.tier == step.tier);
-            let class = of_tier.map(|step| step.class).max().unwrap_or(step.class);
+            let class = of_tier.fold(step.class, |most, step| most.max(step.class));
             let turn = Allocate::new(turn, site, Label { class, ..Label::NONE });
             self.turn = Some(match how {
                 How::Await => turn.await?,

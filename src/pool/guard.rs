@@ -6,7 +6,6 @@
 
 use std::time::Duration;
 
-use crate::admission::breaker::report::BreakerOpen;
 use crate::admission::breaker::{Breaker, Outcome, Pass};
 use crate::error::AllocateError;
 use crate::sync::{AtomicU64, Ordering};
@@ -23,11 +22,6 @@ pub(super) struct Guard {
 impl Guard {
     pub(super) fn new(breaker: Breaker, core: &Core) -> Self {
         Guard { breaker, seen: AtomicU64::new(Totals::of(core).allocations()) }
-    }
-
-    /// Lets a request pass, or says why not.
-    pub(super) fn pass(&self) -> Result<Pass<'_>, BreakerOpen> {
-        self.breaker.try_pass()
     }
 
     /// How a request ended that was let pass, and waited so long.

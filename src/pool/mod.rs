@@ -34,6 +34,8 @@ use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crossbeam_utils::CachePadded;
+
 use self::builder::PoolBuilder;
 use self::error::{PoolError, ReleaseError, RequestError, ShortName};
 use self::future::Allocation;
@@ -99,7 +101,7 @@ struct Inner {
     routes: Routes,
     accounts: Arc<Accounts>,
     /// Refusals that were not those of their request.
-    absorbed: AtomicU64,
+    absorbed: CachePadded<AtomicU64>,
     /// What each tenant has waited for, nobody first.
     waits: Box<[Tally]>,
     last_look: LastLook,
@@ -367,16 +369,9 @@ impl Pool {
     /// How the pool stands: each tier's slots and counters, and what each tenant holds. Its `Display` is a table of either. Stops
     /// nobody. A look at each header, and at a cell for each thread, tier and tenant.
     pub fn monitor(&self) -> ResourceStatus {
-        let Inner { rows, absorbed, accounts, waits, .. } = &*self.inner;
-        let tenants = accounts.tenants().map(|tenant| TenantStatus {
-            tenant,
-            name: accounts.name(tenant).to_owned(),
-            held: accounts.held_of_all(tenant),
-            hard: accounts.limits(tenant).0,
-            soft: accounts.limits(tenant).1,
-            waits: waits[tenant.index()].waits(),
-        });
-        ResourceStatus::new(rows, tenants.collect(), self.waits_for(), absorbed.load(Ordering::Relaxed))
+        let Inner { accounts, waits, .. } = &*self.inner;
+        let of = |tenant: Tenant| TenantStatus::new(accounts, tenant, &waits[tenant.index()]);
+        ResourceStatus { tenants: accounts.tenants().map(of).collect(), ..self.status() }
     }
 
     /// Who holds what, in all tiers; see [`Tier::holders`](crate::Tier::holders).
@@ -387,7 +382,7 @@ impl Pool {
     /// What went on since the last call of this, or since the pool was built. For several who ask independently, each at his own pace,
     /// there is [`ResourceStatus::since`].
     pub fn metrics(&self) -> PoolMetrics {
-        self.inner.last_look.advance(self.monitor())
+        self.inner.last_look.advance(self.status())
     }
 
     /// Grows and shrinks the tiers that may (those of which [`min_capacity`](crate::TierBuilder::min_capacity) was given), and raises and
@@ -447,6 +442,11 @@ impl Pool {
 }
 
 impl Pool {
+    /// How the pool stands, but for its tenants.
+    fn status(&self) -> ResourceStatus {
+        ResourceStatus::new(&self.inner.rows, self.waits_for(), self.inner.absorbed.load(Ordering::Relaxed))
+    }
+
     /// What a request comes down to; `None` if this pool can never serve it, for which [`why_not`](Self::why_not) has the reason. An error in
     /// the same place would have all of it passed through memory.
     #[inline(always)]

@@ -9,6 +9,7 @@ use super::waits::{Tally, Waits};
 use crate::admission::breaker::report::BreakerStatus;
 use crate::admission::breaker::word::BreakerState;
 use crate::admission::priority::ByPriority;
+use crate::admission::quota::Accounts;
 use crate::admission::tenants::{Limit, Tenant};
 use crate::admission::waits_for::WaitsFor;
 use crate::sync::Ordering;
@@ -84,8 +85,17 @@ impl TierStatus {
     }
 }
 
+impl TenantStatus {
+    pub(super) fn new(accounts: &Accounts, tenant: Tenant, waits: &Tally) -> Self {
+        let (name, held) = (accounts.name(tenant).to_owned(), accounts.held_of_all(tenant));
+        let (hard, soft) = accounts.limits(tenant);
+        TenantStatus { tenant, name, held, hard, soft, waits: waits.waits() }
+    }
+}
+
 impl ResourceStatus {
-    pub(super) fn new(rows: &[Arc<Row>], tenants: Vec<TenantStatus>, waits: WaitsFor, absorbed: u64) -> Self {
+    /// Without tenants.
+    pub(super) fn new(rows: &[Arc<Row>], waits: WaitsFor, absorbed: u64) -> Self {
         let tiers = rows.iter().map(|row| TierStatus {
             name: row.tier.name(),
             kind: row.kind,
@@ -93,12 +103,12 @@ impl ResourceStatus {
             min_capacity: row.tier.min_capacity(),
             breaker: row.guard.as_ref().map(|guard| guard.breaker.status()),
             factory_breaker: row.factory_breaker.as_ref().map(|breaker| breaker.status()),
-            denied: row.denied.load(Ordering::Relaxed),
-            spilled_here: row.spilled.load(Ordering::Relaxed),
-            waits: row.waits.map(Tally::waits),
-            refused: row.refused.map(|count| count.load(Ordering::Relaxed)),
+            denied: row.counts.denied.load(Ordering::Relaxed),
+            spilled_here: row.counts.spilled.load(Ordering::Relaxed),
+            waits: row.counts.waits.map(Tally::waits),
+            refused: row.counts.refused.map(|count| count.load(Ordering::Relaxed)),
         });
-        ResourceStatus { at: Instant::now(), tiers: tiers.collect(), tenants, waits, absorbed }
+        ResourceStatus { at: Instant::now(), tiers: tiers.collect(), tenants: Vec::new(), waits, absorbed }
     }
 
     /// The tier of that name.
@@ -152,19 +162,12 @@ impl fmt::Display for Bytes {
     }
 }
 
-/// The most tenants that a table shows.
-const SHOWN: usize = 20;
-
 /// A line a tier; a line for each tenant that holds something, and for each that has waited; then what concerns all of them.
 impl fmt::Display for ResourceStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        table(f, TIERS, self.tiers.iter().map(line).collect())?;
-        let hold: Vec<_> = self.tenants.iter().filter(|tenant| tenant.held.slots > 0).collect();
-        table(f, HELD, hold.iter().take(SHOWN).map(|tenant| held_by(tenant)).collect())?;
-        if hold.len() > SHOWN {
-            writeln!(f, "and {} tenants more", hold.len() - SHOWN)?;
-        }
-        table(f, WAITS, self.waits_of_each().take(4 * SHOWN).collect())?;
+        table(f, TIERS, 2, self.tiers.iter().map(line).collect())?;
+        table(f, HELD, 1, self.tenants.iter().filter(|tenant| tenant.held.slots > 0).map(held_by).collect())?;
+        table(f, WAITS, 2, self.waits_of_each().collect())?;
         let closed: Vec<_> = self.tiers.iter().filter(|tier| tier.snapshot.closed).map(|tier| tier.name).collect();
         if !closed.is_empty() {
             writeln!(f, "closed: {}", closed.join(", "))?;
@@ -207,11 +210,21 @@ const TIERS: [&str; 12] = [
     "refused",
     "spilled here",
 ];
-const HELD: [&str; 4] = ["tenant", "", "slots", "bytes"];
+const HELD: [&str; 3] = ["tenant", "slots", "bytes"];
 const WAITS: [&str; 7] = ["waits", "", "served", "in vain", "given up", "on average", "longest"];
 
-/// A table whose first two columns are words, and the others numbers; nothing if there are no rows.
-fn table<const N: usize>(f: &mut fmt::Formatter<'_>, header: [&str; N], rows: Vec<[String; N]>) -> fmt::Result {
+/// The most lines of a table.
+const LINES: usize = 50;
+
+/// A table whose first columns are words, and the others numbers; nothing if there are no rows.
+fn table<const N: usize>(
+    f: &mut fmt::Formatter<'_>,
+    header: [&str; N],
+    words: usize,
+    mut rows: Vec<[String; N]>,
+) -> fmt::Result {
+    let more = rows.len().saturating_sub(LINES);
+    rows.truncate(LINES);
     if rows.is_empty() {
         return Ok(());
     }
@@ -220,13 +233,13 @@ fn table<const N: usize>(f: &mut fmt::Formatter<'_>, header: [&str; N], rows: Ve
     });
     for row in std::iter::once(header).chain(rows.iter().map(|row| row.each_ref().map(String::as_str))) {
         let mut line = String::new();
-        for (column, (text, width)) in row.into_iter().zip(widths).enumerate().filter(|(_, (_, width))| *width > 0) {
+        for (column, (text, width)) in row.into_iter().zip(widths).enumerate() {
             let gap = if column > 0 { "  " } else { "" };
-            line += &if column < 2 { format!("{gap}{text:<width$}") } else { format!("{gap}{text:>width$}") };
+            line += &if column < words { format!("{gap}{text:<width$}") } else { format!("{gap}{text:>width$}") };
         }
         writeln!(f, "{}", line.trim_end())?;
     }
-    Ok(())
+    if more > 0 { writeln!(f, "and {more} lines more") } else { Ok(()) }
 }
 
 /// An amount, and of how much if that is known.
@@ -234,8 +247,8 @@ fn of(amount: u64, limit: u64) -> String {
     if limit == u64::MAX { amount.to_string() } else { format!("{amount} of {limit}") }
 }
 
-fn held_by(TenantStatus { name, held, hard, .. }: &TenantStatus) -> [String; 4] {
-    [name.clone(), String::new(), of(held.slots, hard.slots), of(held.bytes, hard.bytes)]
+fn held_by(TenantStatus { name, held, hard, .. }: &TenantStatus) -> [String; 3] {
+    [name.clone(), of(held.slots, hard.slots), of(held.bytes, hard.bytes)]
 }
 
 fn waits_of(who: &str, what: String, waits: Waits) -> Option<[String; 7]> {

@@ -28,12 +28,6 @@ pub struct Decision {
     pub tier: &'static str,
     /// What was changed of it.
     pub change: Change,
-    /// Slots that it had, or kept back from Low requests.
-    pub from: usize,
-    /// Slots that it was to have, or to keep back.
-    pub to: usize,
-    /// Slots that it has: fewer were built if the factory or the system failed, fewer removed if they were held.
-    pub reached: usize,
     /// Why.
     pub reason: Reason,
     /// Why a tier that was to grow did not.
@@ -45,7 +39,14 @@ pub struct Decision {
 #[non_exhaustive]
 pub enum Change {
     /// How many slots it has.
-    Slots,
+    Slots {
+        /// Those that it had.
+        from: usize,
+        /// Those that it was to have.
+        to: usize,
+        /// Those that it has: fewer were built if the factory or the system failed, fewer removed if they were held.
+        reached: usize,
+    },
     /// How many it keeps back for urgent requests.
     Watermarks {
         /// As they were.
@@ -99,9 +100,9 @@ pub enum Reason {
 
 impl fmt::Display for Decision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Decision { tier, change, from, to, reached, reason, failure } = self;
+        let Decision { tier, change, reason, failure } = self;
         match change {
-            Change::Slots => write!(f, "tier {tier:?}: {from} slots to {to}, since ")?,
+            Change::Slots { from, to, .. } => write!(f, "tier {tier:?}: {from} slots to {to}, since ")?,
             Change::Watermarks { from, to } => write!(f, "tier {tier:?} keeps back {from}, from now on {to}, since ")?,
         }
         match reason {
@@ -115,7 +116,9 @@ impl fmt::Display for Decision {
             }
             Reason::Undone => write!(f, "a former decision is undone")?,
         }
-        if reached != to {
+        if let Change::Slots { to, reached, .. } = change
+            && reached != to
+        {
             write!(f, "; it has {reached}")?;
         }
         match failure {
@@ -210,8 +213,8 @@ impl Inner {
         let number = self.rows.iter().position(|row| row.tier.name() == decision.tier)?;
         let row = &self.rows[number];
         match decision.change {
-            Change::Slots => {
-                let (slots, to) = (row.tier.snapshot().slots(), decision.from);
+            Change::Slots { from: to, .. } => {
+                let slots = row.tier.snapshot().slots();
                 (slots != to).then(|| self.resize(row, slots, to, Reason::Undone))
             }
             Change::Watermarks { from: to, .. } => {
@@ -228,15 +231,14 @@ impl Inner {
             row.tier.shrink_to(to);
             None
         };
-        let (tier, reached) = (row.tier.name(), row.tier.snapshot().slots());
-        self.optimizer.log(Decision { tier, change: Change::Slots, from, to, reached, reason, failure })
+        let change = Change::Slots { from, to, reached: row.tier.snapshot().slots() };
+        self.optimizer.log(Decision { tier: row.tier.name(), change, reason, failure })
     }
 
     fn keep_back(&self, row: &Row, from: Watermarks, to: Watermarks, reason: Reason) -> Decision {
         let panic = row.keep_back(to).err();
-        let (tier, change) = (row.tier.name(), Change::Watermarks { from, to });
-        let (from, to, failure) = (from.high, to.high, None);
-        let decision = self.optimizer.log(Decision { tier, change, from, to, reached: to, reason, failure });
+        let change = Change::Watermarks { from, to };
+        let decision = self.optimizer.log(Decision { tier: row.tier.name(), change, reason, failure: None });
         rethrow(panic);
         decision
     }

@@ -6,6 +6,7 @@
 
 use std::any::Any;
 use std::fmt;
+use std::ops::ControlFlow::{self, Break, Continue};
 use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
@@ -174,6 +175,16 @@ impl<K: Send + 'static> fmt::Debug for Prepared<K> {
     }
 }
 
+/// How a request ended, or with what it goes on.
+pub(super) type Step<K, T> = ControlFlow<Result<Lease<K>, RequestError>, T>;
+
+/// What a request has while it waits: the breaker's pass, a slot that is paid for, and its wait, which is counted.
+pub(super) struct Pending<'p> {
+    pass: Option<Pass<'p>>,
+    paid: Paid<'p>,
+    waiting: Waiting<'p>,
+}
+
 /// A request on its way.
 pub struct Attempt<'p, K: Send + 'static> {
     pub(super) pool: &'p Pool,
@@ -201,42 +212,53 @@ impl<'p, K: Send + 'static> Attempt<'p, K> {
     #[inline]
     pub(super) fn allocate(&self, wait: Wait, site: Site) -> Result<Lease<K>, RequestError> {
         let Wait::For(patience) = wait else { return self.try_allocate(site) };
-        let pass = match self.pass() {
-            Ok(pass) => pass,
-            Err(why) => return self.instead(site, why),
-        };
-        let paid = self.pay()?;
         let mut allocate = Allocate::new(self.tier, site, self.plan.label);
-        match allocate.at_once() {
-            Some(lease) => {
-                self.note(pass, Ok(()), Duration::ZERO);
-                self.accept(paid.charge(lease))
-            }
-            None => {
-                drop(paid);
-                self.wait_for(allocate, pass, patience, site)
-            }
+        match self.at_once(&mut allocate, site) {
+            Break(outcome) => outcome,
+            Continue(pass) => self.wait_for(allocate, pass, patience, site),
         }
     }
 
-    /// Lets the request pass, if the tier has a circuit breaker.
-    pub(super) fn pass(&self) -> Result<Option<Pass<'p>>, RequestError> {
-        self.row.pass()
+    /// The first step of a request that may wait: how it ends, if it need not; else with what it goes on.
+    #[inline]
+    pub(super) fn at_once(&self, allocate: &mut Allocate<'p, K>, site: Site) -> Step<K, Option<Pass<'p>>> {
+        let pass = match self.row.pass() {
+            Ok(pass) => pass,
+            Err(why) => return Break(instead(self.pool, &self.plan, site, why)),
+        };
+        let paid = match Paid::new(self.row, self.plan.tenant(), 1) {
+            Ok(paid) => paid,
+            Err(why) => return Break(Err(why)),
+        };
+        match allocate.at_once() {
+            Some(lease) => {
+                self.row.note(pass, Ok(()), Duration::ZERO);
+                Break(self.plan.accept(paid.charge(lease)))
+            }
+            None => Continue(pass),
+        }
     }
 
-    /// Tells the breaker how it ended.
-    pub(super) fn note(&self, pass: Option<Pass<'p>>, end: Result<(), AllocateError>, waited: Duration) {
-        self.row.note(pass, end, waited);
+    /// The second step: what there is elsewhere, or a wait. The request has nothing paid: what it may hold, it may hold there.
+    pub(super) fn begin_wait(&self, pass: Option<Pass<'p>>, site: Site) -> Step<K, Pending<'p>> {
+        if let Some(lease) = elsewhere(self.pool, &self.plan, site) {
+            return Break(Ok(lease));
+        }
+        match Paid::new(self.row, self.plan.tenant(), 1) {
+            Ok(paid) => Continue(Pending { pass, paid, waiting: Waiting::begin(self.pool, self.row, &self.plan) }),
+            Err(why) => Break(Err(why)),
+        }
     }
 
-    /// Pays for a slot to come, on behalf of the tenant if there is one.
-    pub(super) fn pay(&self) -> Result<Paid<'p>, RequestError> {
-        Paid::new(self.row, self.plan.tenant(), 1)
-    }
-
-    /// A wait begins, for a slot of the tier that fits best.
-    pub(super) fn waiting(&self) -> Waiting<'p> {
-        Waiting::begin(self.pool, self.row, &self.plan)
+    /// The last step: the wait has ended.
+    pub(super) fn end_wait(
+        &self,
+        Pending { pass, paid, waiting }: Pending<'p>,
+        outcome: Result<Lease<K>, AllocateError>,
+    ) -> Result<Lease<K>, RequestError> {
+        let waited = waiting.end(outcome.is_ok());
+        self.row.note(pass, outcome.as_ref().map(drop).map_err(|&why| why), waited);
+        self.plan.accept(paid.charge(outcome?))
     }
 
     pub(super) fn allocate_async(&self, site: Site) -> Allocation<'p, K> {
@@ -252,30 +274,10 @@ impl<'p, K: Send + 'static> Attempt<'p, K> {
         patience: Option<Duration>,
         site: Site,
     ) -> Result<Lease<K>, RequestError> {
-        // With nothing paid: what it may hold, it may hold there.
-        if let Some(lease) = self.elsewhere(site) {
-            return Ok(lease);
+        match self.begin_wait(pass, site) {
+            Break(outcome) => outcome,
+            Continue(pending) => self.end_wait(pending, allocate.wait_for(patience)),
         }
-        let paid = self.pay()?;
-        let waiting = self.waiting();
-        let outcome = allocate.wait_for(patience);
-        let waited = waiting.end(outcome.is_ok());
-        self.note(pass, outcome.as_ref().map(drop).map_err(|&why| why), waited);
-        self.accept(paid.charge(outcome?))
-    }
-
-    /// What the request may have instead of what it was refused.
-    pub(super) fn instead(&self, site: Site, why: RequestError) -> Result<Lease<K>, RequestError> {
-        instead(self.pool, &self.plan, site, why)
-    }
-
-    /// What the request may have instead, if there is any of that.
-    pub(super) fn elsewhere(&self, site: Site) -> Option<Lease<K>> {
-        elsewhere(self.pool, &self.plan, site)
-    }
-
-    pub(super) fn accept(&self, lease: Lease<K>) -> Result<Lease<K>, RequestError> {
-        self.plan.accept(lease)
     }
 }
 
@@ -355,7 +357,7 @@ fn refuse<K: Send + 'static>(
     }
     row.note_refused(plan.label.class);
     let why = tier.refusal(tier.caller(site, plan.label));
-    row.note(pass.or_else(|| row.pass().ok().flatten()), Err(why), Duration::ZERO);
+    row.note(pass.or_else(|| row.try_pass().ok().flatten()), Err(why), Duration::ZERO);
     instead(pool, plan, site, why.into())
 }
 

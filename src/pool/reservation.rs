@@ -106,7 +106,7 @@ fn take<'p, K: Send + 'static>(
     n: usize,
     site: Site,
 ) -> Result<(Leases<K>, Paid<'p>), RequestError> {
-    let _pass = attempt.pass()?;
+    let _pass = attempt.row.pass()?;
     let Attempt { row, tier, plan, .. } = *attempt;
     // More than a tier has slots are refused below; more than a limit allows, here.
     let paid = Paid::new(row, plan.tenant(), asked(attempt, n))?;

@@ -7,6 +7,8 @@ use std::any::{Any, type_name};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use crossbeam_utils::CachePadded;
+
 use super::Pool;
 use super::error::RequestError;
 use super::group::{Turn, turn};
@@ -15,6 +17,7 @@ use super::prepared::{Attempt, Plan, Wait};
 use super::resource_pool::{BoxFuture, Resource};
 use super::rules::Books;
 use super::waits::Tally;
+use crate::admission::breaker::report::BreakerOpen;
 use crate::admission::breaker::{Breaker, Pass};
 use crate::admission::priority::{ByPriority, Watermarks};
 use crate::admission::tenants::Tenant;
@@ -33,14 +36,8 @@ use crate::tier::values::Panic;
 pub(super) struct Row {
     pub(super) tier: Box<dyn AnyTier>,
     pub(super) kind: TierKind,
-    /// Requests that came here because a smaller tier had refused them, and were served.
-    pub(super) spilled: AtomicU64,
-    /// Requests that a quota or the circuit breaker has refused before the tier was asked.
-    pub(super) denied: AtomicU64,
-    /// What was waited for its slots.
-    pub(super) waits: ByPriority<Tally>,
-    /// Requests that would not wait and that it has refused, those among them that were served elsewhere.
-    pub(super) refused: ByPriority<AtomicU64>,
+    /// Away from what every request reads.
+    pub(super) counts: CachePadded<Counts>,
     turn: OnceLock<Arc<Turn>>,
     /// What its slots are paid from, if the pool has tenants.
     pub(super) books: Option<Arc<Books>>,
@@ -49,6 +46,19 @@ pub(super) struct Row {
     pub(super) factory_breaker: Option<Arc<Breaker>>,
     /// Whether the tier examines values before it hands them out; fixed when it was built.
     examines: bool,
+}
+
+/// What is counted of a tier's requests, of those that did not find a slot at once.
+#[derive(Default)]
+pub(super) struct Counts {
+    /// Requests that came here because a smaller tier had refused them, and were served.
+    pub(super) spilled: AtomicU64,
+    /// Requests that a quota or the circuit breaker has refused before the tier was asked.
+    pub(super) denied: AtomicU64,
+    /// Requests that would not wait and that it has refused, those among them that were served elsewhere.
+    pub(super) refused: ByPriority<AtomicU64>,
+    /// What was waited for its slots.
+    pub(super) waits: ByPriority<Tally>,
 }
 
 /// What a tier of a pool holds.
@@ -72,14 +82,10 @@ pub enum TierKind {
 impl Row {
     pub(super) fn new(tier: Box<dyn AnyTier>, kind: TierKind) -> Self {
         let examines = tier.core().flags.load(Ordering::Relaxed) & flags::VALIDATES != 0;
-        let (spilled, denied) = (AtomicU64::new(0), AtomicU64::new(0));
         Row {
             tier,
             kind,
-            spilled,
-            denied,
-            waits: ByPriority::default(),
-            refused: ByPriority::default(),
+            counts: CachePadded::default(),
             turn: OnceLock::new(),
             books: None,
             guard: None,
@@ -126,15 +132,19 @@ impl Row {
         reserve::set_marks(self.tier.core(), watermarks.marks())
     }
 
-    /// Lets a request pass, if there is a circuit breaker.
+    /// Lets a request pass, if there is a circuit breaker, or says why not.
+    pub(super) fn try_pass(&self) -> Result<Option<Pass<'_>>, BreakerOpen> {
+        self.guard.as_ref().map(|guard| guard.breaker.try_pass()).transpose()
+    }
+
+    /// The same for a request that is not to ask the tier if it may not pass.
     pub(super) fn pass(&self) -> Result<Option<Pass<'_>>, RequestError> {
-        let pass = self.guard.as_ref().map(Guard::pass).transpose();
-        pass.map_err(|why| self.deny(RequestError::Open { tier: self.tier.name(), why }))
+        self.try_pass().map_err(|why| self.deny(RequestError::Open { tier: self.tier.name(), why }))
     }
 
     /// A request is refused before the tier was asked.
     pub(super) fn deny(&self, why: RequestError) -> RequestError {
-        self.denied.fetch_add(1, Ordering::Relaxed);
+        self.counts.denied.fetch_add(1, Ordering::Relaxed);
         why
     }
 
@@ -147,11 +157,11 @@ impl Row {
 
     /// The tier has nothing free for a request of that class, which does not wait.
     pub(super) fn note_refused(&self, class: u8) {
-        self.refused.of_class(class).fetch_add(1, Ordering::Relaxed);
+        self.counts.refused.of_class(class).fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn note_spilled(&self) {
-        self.spilled.fetch_add(1, Ordering::Relaxed);
+        self.counts.spilled.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Whose turn it is to wait for several slots of this tier.

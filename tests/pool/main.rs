@@ -2,8 +2,8 @@
 //!
 //! In reading order: [`building`], [`routing`] (which tier serves, and spilling over), [`forms`] (all forms of allocation),
 //! [`waiting`], [`reservations`], [`giving_back`] (leases, handles, closing), [`tenants`] (and what becomes of their bytes),
-//! [`dynamic`] (`ResourcePool`), [`metrics`] (what is shown) and [`optimize`]. Beside them, in files of their own, stands what
-//! needs a process or a feature to itself (`pool_breaker.rs`, `pool_config.rs`), what a pool does when there is not enough
+//! [`dynamic`] (`ResourcePool`), [`metrics`] (what is shown), [`optimize`] and [`optimize_reserve`]. Beside them, in files of their own, stands what
+//! needs a process or a feature to itself (`pool_breaker.rs`, `factory_breaker.rs`, `pool_waits.rs`, which move the clock; `pool_config.rs`), what a pool does when there is not enough
 //! (`rules.rs`), and what is taken together (`groups.rs`, `sessions.rs`).
 
 #![cfg(not(loom))] // tokio has a loom of its own under that flag
@@ -17,6 +17,7 @@ mod forms;
 mod giving_back;
 mod metrics;
 mod optimize;
+mod optimize_reserve;
 mod reservations;
 mod routing;
 mod tenants;

@@ -3,7 +3,11 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use tierpool::{Decision, MemoryTier, Pool, Reason, Request, Tier, TierMetrics};
+use tierpool::{Change, Decision, MemoryTier, Pool, Reason, Request, Tier, TierMetrics};
+
+fn slots_from(from: usize, to: usize) -> Change {
+    Change::Slots { from, to, reached: to }
+}
 
 #[test]
 fn optimize_grows_what_is_short_and_shrinks_what_is_not() {
@@ -23,8 +27,8 @@ fn optimize_grows_what_is_short_and_shrinks_what_is_not() {
     let metrics = pool.metrics();
     let decisions = pool.optimize(&metrics);
     assert_eq!(decisions.len(), 1, "{decisions:?}");
-    let Decision { tier, from, to, reached, ref reason, .. } = decisions[0];
-    assert_eq!((tier, from, to, reached, *reason), ("short", 4, 6, 6, Reason::Tight { held: 4 }));
+    let Decision { tier, change, reason, .. } = decisions[0];
+    assert_eq!((tier, change, reason), ("short", slots_from(4, 6), Reason::Tight { held: 4 }));
     assert_eq!(slots(&pool, "short"), 6);
     for _ in 0..10 {
         assert!(pool.optimize(&metrics).is_empty(), "told the same, it rests");
@@ -34,11 +38,11 @@ fn optimize_grows_what_is_short_and_shrinks_what_is_not() {
     let metrics = pool.metrics();
     assert!((0..2).all(|_| pool.optimize(&metrics).is_empty()));
     let decisions = pool.optimize(&metrics);
-    assert_eq!((decisions[0].to, decisions[0].reason), (4, Reason::Roomy { held: 0, calls: 3 }));
+    assert_eq!((decisions[0].change, decisions[0].reason), (slots_from(6, 4), Reason::Roomy { held: 0, calls: 3 }));
     assert_eq!(slots(&pool, "short"), 4);
 
     let undone = pool.undo(&decisions[0]).unwrap();
-    assert_eq!((undone.to, undone.reached, undone.reason), (6, 6, Reason::Undone));
+    assert_eq!((undone.change, undone.reason), (slots_from(4, 6), Reason::Undone));
     assert!(pool.undo(&decisions[0]).is_none(), "it has that size");
     assert_eq!(pool.decisions().len(), 3);
     let told_to_the_log = std::mem::take(&mut *log.lock().unwrap());
@@ -50,7 +54,7 @@ fn optimize_grows_what_is_short_and_shrinks_what_is_not() {
     short.waiting = 50;
     told.tiers = vec![short];
     let decisions = pool.optimize(&told);
-    assert_eq!((decisions[0].tier, decisions[0].to), ("idle", 67), "it acts on what it is told");
+    assert_eq!((decisions[0].tier, decisions[0].change), ("idle", slots_from(4, 67)), "it acts on what it is told");
 }
 
 #[test]
@@ -65,7 +69,7 @@ fn a_tier_that_cannot_grow_says_why() {
     let pool = Pool::builder().tier(tier).build().unwrap();
     let _held: Vec<_> = (0..2).map(|_| pool.try_allocate(Request::of::<u8>("stubborn")).unwrap()).collect();
     let decisions = pool.optimize(&pool.metrics());
-    assert_eq!((decisions[0].to, decisions[0].reached), (3, 2));
+    assert_eq!(decisions[0].change, Change::Slots { from: 2, to: 3, reached: 2 });
     assert!(decisions[0].failure.as_ref().unwrap().contains("no more"), "{decisions:?}");
     assert!(decisions[0].to_string().contains("it has 2"), "{}", decisions[0]);
 }

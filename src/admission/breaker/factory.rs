@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::report::BreakerOpen;
-use super::{Breaker, Outcome, Pass};
+use super::{Breaker, Outcome, Pass, now};
 
 /// Why a factory behind a [`Breaker`] made nothing.
 #[derive(Debug, thiserror::Error)]
@@ -20,16 +20,14 @@ pub enum FactoryError {
 
 /// A call of the factory, which has failed unless it says otherwise: by a panic, too.
 struct Call<'b> {
-    pass: Option<Pass<'b>>,
+    pass: Pass<'b>,
     start: Instant,
     outcome: Outcome,
 }
 
 impl Drop for Call<'_> {
     fn drop(&mut self) {
-        if let Some(pass) = self.pass.take() {
-            pass.record(self.outcome, self.start.elapsed());
-        }
+        self.pass.record_at(now(), self.outcome, self.start.elapsed());
     }
 }
 
@@ -50,18 +48,18 @@ impl Breaker {
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// let breaker = Arc::new(Breaker::new(BreakerRules::default())?);
     /// let connect = || std::net::UdpSocket::bind("127.0.0.1:0");
-    /// let sockets = Tier::builder("sockets").capacity(4).try_build_with(Breaker::around(&breaker, connect))?;
+    /// let sockets = Tier::builder("sockets").capacity(4).try_build_with(breaker.around(connect))?;
     /// assert_eq!(breaker.status().total_calls, 4);
     /// # Ok(()) }
     /// ```
     pub fn around<T, E: Into<Box<dyn Error + Send + Sync>>>(
-        breaker: &Arc<Breaker>,
+        self: &Arc<Self>,
         factory: impl Fn() -> Result<T, E> + Send + Sync + 'static,
     ) -> impl Fn() -> Result<T, FactoryError> + Send + Sync + 'static {
-        let breaker = Arc::clone(breaker);
+        let breaker = Arc::clone(self);
         move || {
             let pass = breaker.try_pass().map_err(FactoryError::Open)?;
-            let mut call = Call { pass: Some(pass), start: Instant::now(), outcome: Outcome::Failure };
+            let mut call = Call { pass, start: Instant::now(), outcome: Outcome::Failure };
             let value = factory().map_err(|why| FactoryError::Failed(why.into()))?;
             call.outcome = Outcome::Success;
             Ok(value)
@@ -90,7 +88,7 @@ mod tests {
         let breaker = breaker(BreakerRules::default());
         let calls = Arc::new(AtomicU32::new(0));
         let counted = Arc::clone(&calls);
-        let factory = Breaker::around(&breaker, move || match counted.fetch_add(1, Ordering::Relaxed) {
+        let factory = breaker.around(move || match counted.fetch_add(1, Ordering::Relaxed) {
             0 | 1 => Ok(7),
             2 => Err("down"),
             _ => panic!("worse"),
@@ -110,7 +108,7 @@ mod tests {
     fn slow_calls_open_it() {
         let slow_after = Duration::from_millis(1);
         let breaker = breaker(BreakerRules { slow_after, ..BreakerRules::default() });
-        let factory = Breaker::around(&breaker, move || {
+        let factory = breaker.around(move || {
             std::thread::sleep(2 * slow_after);
             Ok::<_, String>(())
         });
