@@ -69,9 +69,11 @@
 mod admission;
 pub mod clock;
 mod error;
+mod host;
 #[cfg(loom)]
 #[doc(hidden)]
 pub mod internals;
+mod machine;
 mod pool;
 mod resource;
 mod slot;
@@ -93,6 +95,11 @@ pub use admission::priority::{ByPriority, Priority, Watermarks};
 pub use admission::tenants::{Limit, QuotaError, QuotaRules, Tenant, TenantRules, Unit};
 pub use admission::waits_for::{SessionId, WaitEdge, WaitsFor};
 pub use error::{AllocateError, BuildError, CloseError, Exhausted, GrowError, HandleError};
+pub use host::detector::{CurrentResources, DetectorBuilder, ResourceDetector, ResourceReader};
+pub use host::resources::{
+    CpuResources, DiskResources, Figure, FileSystemFigures, MemoryResources, PressureResources, ResourceAvailability,
+    Stall, SystemResources,
+};
 pub use pool::Pool;
 pub use pool::builder::{MemoryTier, PoolBuilder};
 pub use pool::error::{PoolError, ReleaseError, RequestError, ShortName};

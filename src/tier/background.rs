@@ -15,7 +15,7 @@ use std::thread::Thread;
 
 use super::core::{Core, flags};
 use super::values::dispose;
-use super::{pass, registry};
+use super::{chores, pass, registry};
 use crate::clock;
 use crate::sync::Ordering;
 
@@ -54,6 +54,11 @@ pub(crate) fn kick(core: &Core, tick: u64) {
         return;
     }
     core.due.fetch_min(tick, Ordering::Relaxed);
+    wake_by(tick);
+}
+
+/// Has the thread awake at `tick`, at which the caller has noted that something is due.
+pub(super) fn wake_by(tick: u64) {
     // Pairs with the fence in `run`: either it finds the tick just noted, or this finds it about to sleep.
     fence(std::sync::atomic::Ordering::SeqCst);
     if tick < ASLEEP_UNTIL.load(std::sync::atomic::Ordering::Relaxed) {
@@ -78,6 +83,7 @@ fn run() {
                 dispose(panic);
             }
         }
+        chores::run_due();
         let next = earliest();
         ASLEEP_UNTIL.store(next, std::sync::atomic::Ordering::Relaxed);
         // Pairs with the fence in `kick`.
@@ -99,7 +105,7 @@ fn is_background(core: &Core) -> bool {
 
 fn earliest() -> u64 {
     let due = |core: &'static Core| if is_background(core) { core.due.load(Ordering::Relaxed) } else { u64::MAX };
-    registry::all().map(due).min().unwrap_or(u64::MAX)
+    registry::all().map(due).min().unwrap_or(u64::MAX).min(chores::earliest())
 }
 
 /// One pass over a tier, if it still exists.

@@ -9,7 +9,7 @@
 //! 2. *Sharing*: [`shared`] (counted), [`pin`] (who reads), [`epoch`] (when what was retired may be used again), [`chain`] (what was).
 //! 3. *Waiting*: [`queue`] (who waits), [`order`] (who is next), [`wait`] (how slots come to them), [`seat`] (a waiter's hold on its
 //!    place), [`future`] (those who wait); [`reserve`] (slots for urgent allocations).
-//! 4. *What nobody asks for*: [`reclaim`] (a pass), [`pass`] (its lock) and [`background`] (who makes it); what it does, in
+//! 4. *What nobody asks for*: [`reclaim`] (a pass), [`pass`] (its lock), [`background`] (who makes it) and [`chores`] (what else that thread does); what it does, in
 //!    [`clean`], [`expire`], [`turnover`], [`leaks`], and in [`grow`] with [`segments`]; [`help`] (what allocations do of it), [`validate`],
 //!    [`backoff`], [`notice`] (what is reported) and [`life`] (what the tier was told).
 //!
@@ -23,6 +23,7 @@ pub(crate) mod backoff;
 pub(crate) mod builder;
 pub(crate) mod bulk;
 pub(crate) mod chain;
+pub(crate) mod chores;
 pub(crate) mod clean;
 pub(crate) mod close;
 pub(crate) mod core;
