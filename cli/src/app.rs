@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::clock::Clock;
+use crate::doctor::{self, Machine};
 use crate::replay::{self, Options, ReplayError};
 use crate::scarcity::{self, Load};
 use crate::trace::{self, Format, MOST_OPERATIONS, Reading, Trace, TraceError};
@@ -32,6 +33,8 @@ enum Command {
     Replay(Replay),
     /// Run a load with more demand than slots, without the pool's rules and with them: who got what?
     Scarcity(Scarcity),
+    /// Tell what this machine and this container offer to a pool, what is wrong for latency, and what to do.
+    Doctor(Doctor),
 }
 
 const RECORDING: &str = "\
@@ -122,11 +125,37 @@ impl Scarcity {
         } else {
             scarcity::text(&load, &without, &with)
         };
-        match io::stdout().lock().write_all(out.as_bytes()) {
-            // Whoever reads has read enough.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            other => Ok(other?),
-        }
+        print(&out)
+    }
+}
+
+#[derive(Debug, Args)]
+struct Doctor {
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+
+    /// The directory whose disk is looked at.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    directory: PathBuf,
+
+    /// Where `proc` and `sys` are: in a container that is shown the host's, for example.
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    root: PathBuf,
+}
+
+impl Doctor {
+    fn run(self) -> Result<(), AppError> {
+        let machine = Machine::look(&self.directory, &self.root).map_err(AppError::Machine)?;
+        print(&if self.json { format!("{}\n", doctor::show::json(&machine)) } else { doctor::show::text(&machine) })
+    }
+}
+
+/// Writes to the standard output; whoever reads may have read enough.
+fn print(text: &str) -> Result<(), AppError> {
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => Ok(other?),
     }
 }
 
@@ -177,6 +206,9 @@ pub enum AppError {
         /// What is wrong, at which line, and what to do.
         problem: String,
     },
+    /// The machine could not be looked at.
+    #[error("{0}")]
+    Machine(String),
     /// The output could not be written.
     #[error("the report could not be written: {0}")]
     Output(#[from] io::Error),
@@ -186,7 +218,11 @@ impl AppError {
     /// What the process exits with: 2 for what the user gave it, 1 for the rest.
     pub fn exit_code(&self) -> u8 {
         match self {
-            AppError::Trace { .. } | AppError::NoTraces { .. } | AppError::NoSamples | AppError::Load { .. } => 2,
+            AppError::Trace { .. }
+            | AppError::NoTraces { .. }
+            | AppError::NoSamples
+            | AppError::Load { .. }
+            | AppError::Machine(_) => 2,
             AppError::Replay { source: ReplayError::Tiers(crate::tiers::TiersError::TooMuchMemory { .. }), .. } => 2,
             AppError::Replay { .. } | AppError::Output(_) => 1,
         }
@@ -202,6 +238,7 @@ impl App {
         match self.command {
             Some(Command::Replay(replay)) => replay.run(),
             Some(Command::Scarcity(scarcity)) => scarcity.run(),
+            Some(Command::Doctor(doctor)) => doctor.run(),
             None => Replay::of_samples().run(),
         }
     }
@@ -244,11 +281,7 @@ impl Replay {
             }
         }
         bar.finish();
-        match io::stdout().lock().write_all(out.as_bytes()) {
-            // Whoever reads has read enough.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            other => Ok(other?),
-        }
+        print(&out)
     }
 
     fn options(&self) -> Options {

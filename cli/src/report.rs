@@ -2,11 +2,12 @@
 
 use std::fmt::Write;
 
-use comfy_table::{Attribute, Cell, CellAlignment, ContentArrangement, LineStyle, Table, TableStyle};
+use comfy_table::{CellAlignment, Table};
 use serde::Serialize;
 
 use crate::clock::Percentiles;
 use crate::replay::{LeakGroup, Outcome, Timings};
+use crate::table::headed;
 use crate::units::{bytes, count, counted, nanos, percent};
 
 /// One replay as a JSON object, whose keys are a promise to scripts.
@@ -169,8 +170,7 @@ fn write_text(out: &mut String, file: &str, outcome: &Outcome) -> std::fmt::Resu
 }
 
 fn times(tierpool: &Timings, system: &Timings) -> Table {
-    let mut table = plain();
-    table.set_header(bold(["one operation", "", "average", "median", "99 %", "99.99 %", "slowest"]));
+    let mut table = headed(["one operation", "", "average", "median", "99 %", "99.99 %", "slowest"]);
     table.add_row(["either", "tierpool", &nanos(tierpool.operation)]);
     table.add_row(["", "system", &nanos(system.operation)]);
     for (operation, who, times) in [
@@ -193,8 +193,7 @@ fn times(tierpool: &Timings, system: &Timings) -> Table {
 
 fn findings(outcome: &Outcome) -> Table {
     let counts = outcome.counts;
-    let mut table = plain();
-    table.set_header(bold(["one pass over the trace", ""]));
+    let mut table = headed(["one pass over the trace", ""]);
     let mut row = |name: &str, value: String| {
         table.add_row([name.to_owned(), value]);
     };
@@ -256,8 +255,7 @@ fn leaks(outcome: &Outcome) -> String {
 }
 
 fn against_goals(outcome: &Outcome) -> Table {
-    let mut table = plain();
-    table.set_header(bold(["the project's goals", "goal", "measured", ""]));
+    let mut table = headed(["the project's goals", "goal", "measured", ""]);
     let slow = |times: Option<Percentiles>| times.map(|times| times.p9999);
     let mut row = |name: &str, goal: String, measured: Option<String>, met: bool| {
         let verdict = match (&measured, met) {
@@ -290,16 +288,4 @@ fn against_goals(outcome: &Outcome) -> Table {
         column.set_cell_alignment(CellAlignment::Right);
     }
     table
-}
-
-/// A table of columns, with a rule below its header and no other lines.
-fn plain() -> Table {
-    const STYLE: TableStyle = TableStyle::new().header_separator(LineStyle::new('─', '─', '─', '─'));
-    let mut table = Table::new();
-    table.load_style(STYLE).set_content_arrangement(ContentArrangement::Disabled);
-    table
-}
-
-fn bold<const COLUMNS: usize>(header: [&str; COLUMNS]) -> [Cell; COLUMNS] {
-    header.map(|text| Cell::new(text).add_attribute(Attribute::Bold))
 }

@@ -3,19 +3,17 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table, TableStyle};
+use comfy_table::CellAlignment;
 use plotters::prelude::*;
 
 use super::load::{Load, Recording};
 use super::run::{Got, Run};
+use crate::table::headed;
 use crate::units::{count, counted, nanos, percent};
 
 /// Both runs as text for a terminal.
 pub fn text(load: &Load, without: &Run, with: &Run) -> String {
-    const STYLE: TableStyle = TableStyle::new().header_separator(LineStyle::new('─', '─', '─', '─'));
-    let mut table = Table::new();
-    table.load_style(STYLE).set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(["tenant", "rules", "due", "got", "served", "refused", "wait 50 %", "wait 99 %", "longest"]);
+    let mut table = headed(["tenant", "rules", "due", "got", "served", "refused", "wait 50 %", "wait 99 %", "longest"]);
     let ms = |ms: f64| nanos(ms * 1e6);
     for (before, after) in without.tenants.iter().zip(&with.tenants) {
         let urgency = format!("({})", format!("{:?}", after.priority).to_lowercase());
