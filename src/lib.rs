@@ -96,10 +96,13 @@ pub use admission::tenants::{Limit, QuotaError, QuotaRules, Tenant, TenantRules,
 pub use admission::waits_for::{SessionId, WaitEdge, WaitsFor};
 pub use error::{AllocateError, BuildError, CloseError, Exhausted, GrowError, HandleError};
 pub use host::detector::{CurrentResources, DetectorBuilder, ResourceDetector, ResourceReader};
+pub use host::health::{Health, HealthBuilder, HealthError, HealthMonitor, HealthStatus};
+pub use host::issue::{IssueState, ResourceIssue, ResourceMetrics, Severity, Signal};
 pub use host::resources::{
     CpuResources, DiskResources, Figure, FileSystemFigures, MemoryResources, PressureResources, ResourceAvailability,
     Stall, SystemResources,
 };
+pub use host::threshold::Threshold;
 pub use pool::Pool;
 pub use pool::builder::{MemoryTier, PoolBuilder};
 pub use pool::error::{PoolError, ReleaseError, RequestError, ShortName};

@@ -46,7 +46,9 @@ fn assert_near(one: u64, other: u64) {
 #[test]
 fn the_machine_is_as_the_systems_tools_say() {
     let object = doctor("\"$0\" doctor --json --directory /tmp");
-    let field = |name: &str| shell(&format!("awk '/^{name}:/ {{ printf \"%.0f\", $2 * 1024 }}' /proc/meminfo")).parse().unwrap();
+    let field = |name: &str| {
+        shell(&format!("awk '/^{name}:/ {{ printf \"%.0f\", $2 * 1024 }}' /proc/meminfo")).parse().unwrap()
+    };
     assert_eq!(number(&object, "memory_total_bytes"), field("MemTotal"));
     if object["memory_limit_bytes"].is_null() {
         assert_near(number(&object, "memory_available_bytes"), field("MemAvailable"));

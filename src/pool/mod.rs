@@ -31,7 +31,7 @@ pub(crate) mod waits;
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use crossbeam_utils::CachePadded;
@@ -109,7 +109,21 @@ struct Inner {
     sessions: Sessions,
 }
 
+/// A pool, without keeping it open.
+#[derive(Clone)]
+pub(crate) struct WeakPool(Weak<Inner>);
+
+impl WeakPool {
+    pub(crate) fn upgrade(&self) -> Option<Pool> {
+        self.0.upgrade().map(|inner| Pool { inner })
+    }
+}
+
 impl Pool {
+    pub(crate) fn downgrade(&self) -> WeakPool {
+        WeakPool(Arc::downgrade(&self.inner))
+    }
+
     /// Begins a pool.
     pub fn builder() -> PoolBuilder {
         PoolBuilder::new()
@@ -397,6 +411,18 @@ impl Pool {
     /// [`on_decision`](crate::PoolBuilder::on_decision).
     pub fn optimize(&self, metrics: &PoolMetrics) -> Vec<Decision> {
         self.inner.optimize(metrics)
+    }
+
+    /// Memory is short: tiers that may shrink give back what is idle, down to the size at which three quarters are held; watermarks that may
+    /// move go to their most; and until [`recover`](Self::recover), [`optimize`](Self::optimize) lets nothing grow. May be called again while it lasts. A
+    /// [`HealthMonitor`](crate::HealthMonitor) does it by itself. Decisions are kept and told as those of `optimize`.
+    pub fn relieve(&self) -> Vec<Decision> {
+        self.inner.relieve()
+    }
+
+    /// Memory is short no more: watermarks go back to where they were before [`relieve`](Self::relieve), and tiers grow again as they are wanted.
+    pub fn recover(&self) -> Vec<Decision> {
+        self.inner.recover()
     }
 
     /// Gives the tier of a decision back what it had before: its size, as far as its slots are free, or its watermarks. `None` if it has it.

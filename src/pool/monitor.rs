@@ -80,8 +80,7 @@ pub struct TenantStatus {
 impl TierStatus {
     /// Slots that somebody has: leased, detached, shared, or about to be.
     pub fn held(&self) -> usize {
-        let now = &self.snapshot;
-        now.leased + now.detached + now.shared + now.claimed
+        self.snapshot.held()
     }
 }
 

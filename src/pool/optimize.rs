@@ -1,6 +1,8 @@
 //! Moving what may be moved by what one is told went on: the [`size`] of tiers that may grow and shrink, and what those keep back, in the
-//! [`reserve`], that may do more or less of it. Each decision is kept, told, and can be undone.
+//! [`reserve`], that may do more or less of it; and what is given back while memory is short, in [`pressure`]. Each decision is kept, told,
+//! and can be undone.
 
+mod pressure;
 mod reserve;
 mod size;
 
@@ -94,6 +96,13 @@ pub enum Reason {
         /// How often in a row.
         calls: u32,
     },
+    /// The machine's memory, or the container's, is short; so many were held.
+    Pressure {
+        /// Slots that were held.
+        held: usize,
+    },
+    /// It is short no more.
+    Recovered,
     /// A former decision was undone.
     Undone,
 }
@@ -114,6 +123,8 @@ impl fmt::Display for Decision {
             Reason::Idle { refusals, calls } => {
                 write!(f, "{refusals} others were refused, and {calls} times in a row no urgent one")?;
             }
+            Reason::Pressure { held } => write!(f, "memory is short and {held} are held")?,
+            Reason::Recovered => write!(f, "memory is short no more")?,
             Reason::Undone => write!(f, "a former decision is undone")?,
         }
         if let Change::Slots { to, reached, .. } = change
@@ -142,13 +153,15 @@ struct Notes {
     roomy: Vec<(u32, usize)>,
     /// For each row, between which bounds its watermarks may move, if they may.
     ranges: Vec<Option<Range>>,
+    /// While memory is short, the watermarks that each row had before.
+    pressed: Option<Box<[Option<Watermarks>]>>,
     decisions: VecDeque<Decision>,
 }
 
 impl Optimizer {
     pub(super) fn new(ranges: Vec<Option<Range>>, sink: Option<DecisionSink>) -> Self {
         let roomy = vec![(0, 0); ranges.len()];
-        Optimizer { notes: Mutex::new(Notes { roomy, ranges, decisions: VecDeque::new() }), sink }
+        Optimizer { notes: Mutex::new(Notes { roomy, ranges, pressed: None, decisions: VecDeque::new() }), sink }
     }
 
     /// A panic cannot leave the notes half changed.
@@ -199,12 +212,23 @@ impl Inner {
         if row.kind == TierKind::Overflow || bounds.0 == bounds.1 {
             return None;
         }
-        let (to, reason) = size::judge(&mut self.optimizer.notes().roomy[number], slots, bounds, told)?;
+        let (to, reason) = {
+            let mut notes = self.optimizer.notes();
+            let is_short = notes.pressed.is_some();
+            size::judge(&mut notes.roomy[number], slots, bounds, told).filter(|(to, _)| !is_short || *to < slots)?
+        };
         Some(self.resize(row, slots, to, reason))
     }
 
     fn move_reserve(&self, number: usize, row: &Row, told: &TierMetrics) -> Option<Decision> {
-        let moved = self.optimizer.notes().ranges[number].as_mut()?.judge(told);
+        let moved = {
+            let mut notes = self.optimizer.notes();
+            // They are at their most.
+            if notes.pressed.is_some() {
+                return None;
+            }
+            notes.ranges[number].as_mut()?.judge(told)
+        };
         moved.map(|(from, to, reason)| self.keep_back(row, from, to, reason))
     }
 

@@ -103,6 +103,11 @@ impl Row {
         }
     }
 
+    /// Whether a slot that it gives up may give memory back.
+    pub(super) fn takes_memory(&self) -> bool {
+        matches!(self.kind, TierKind::Memory { .. } | TierKind::Custom { .. })
+    }
+
     /// The tier, if it is one of `K`s.
     pub(super) fn typed<K: Send + 'static>(&self) -> Option<&Tier<K>> {
         let tier: &dyn Any = &*self.tier;

@@ -127,9 +127,14 @@ impl Snapshot {
         self.capacity - self.absent
     }
 
+    /// Slots that somebody has: leased, detached, shared, or about to be.
+    pub fn held(&self) -> usize {
+        self.leased + self.detached + self.shared + self.claimed
+    }
+
     /// The share of slots that somebody holds, from 0 to 1.
     pub fn utilization(&self) -> f64 {
-        (self.leased + self.detached + self.shared + self.claimed) as f64 / self.slots().max(1) as f64
+        self.held() as f64 / self.slots().max(1) as f64
     }
 }
 

@@ -52,6 +52,14 @@ impl Range {
         (from != to).then_some(from)
     }
 
+    /// Goes to its most: from what to what, if that is something else.
+    pub(super) fn tighten(&mut self) -> Option<(Watermarks, Watermarks)> {
+        let from = self.at(self.step);
+        self.step = STEPS;
+        let to = self.at(self.step);
+        (from != to).then_some((from, to))
+    }
+
     /// The rule in the module's header: from what to what it has moved, and why.
     pub(super) fn judge(&mut self, told: &TierMetrics) -> Option<(Watermarks, Watermarks, Reason)> {
         let from = self.at(self.step);

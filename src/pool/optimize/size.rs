@@ -16,6 +16,11 @@ const ROOMY: f64 = 0.4;
 /// The share at which a tier is sized.
 const GOAL: f64 = 0.75;
 
+/// The size at which so many held slots are the goal's share.
+pub(super) fn sized(held: usize) -> usize {
+    (held as f64 / GOAL).ceil() as usize
+}
+
 /// The size that a tier of `slots` slots is to have, if another. `roomy` is how often in a row it was too roomy, and the most that was
 /// held then.
 pub(super) fn judge(
@@ -24,7 +29,6 @@ pub(super) fn judge(
     (min, max): (usize, usize),
     told: &TierMetrics,
 ) -> Option<(usize, Reason)> {
-    let sized = |held: usize| (held as f64 / GOAL).ceil() as usize;
     let short = if told.refusals > 0 {
         Some(Reason::Refused { refusals: told.refusals })
     } else if told.waiting > 0 {
