@@ -50,7 +50,7 @@
 //!
 //! # Several tiers
 //! A [`Pool`] routes each [`Request`] to the smallest tier that fits, or to the one that it names: [`Memory`] for tenants who do not see each
-//! other's bytes, spilling over to larger tiers or to the system, groups without deadlock, reservations, rates, and growth by them. A
+//! other's bytes, cores ([`Cpu`]) and disk space ([`Extent`]), spilling over to larger tiers or to the system, groups without deadlock, reservations, rates, and growth by them. A
 //! [`Prepared`] request costs what its tier costs. [`docs::configuration`] lists every option, in code and in TOML;
 //! [`docs::allocation_strategies`] tells what each rule for scarce slots promises and costs, and when not to use it.
 //!
@@ -63,7 +63,7 @@
 //! # Reading the source
 //! In the order of the layers, each of which knows only those before it: `sync` (atomics, the light and the heavy fence,
 //! memory that is never unmapped), `slot` (the state word, the header, the handle), `tier` (its `mod.rs` names its files in
-//! reading order), `resource` (what tiers of a pool hold), `admission` (who gets what), `pool`. Beside them: [`clock`], `thread` (names
+//! reading order), `machine` (what the system says of process and machine), `resource` (what tiers of a pool hold), `admission` (who gets what), `pool`. Beside them: [`clock`], `thread` (names
 //! for reports) and `error`.
 
 mod admission;
@@ -103,6 +103,7 @@ pub use host::resources::{
     Stall, SystemResources,
 };
 pub use host::threshold::Threshold;
+pub use machine::affinity::PinError;
 pub use pool::Pool;
 pub use pool::builder::{MemoryTier, PoolBuilder};
 pub use pool::error::{PoolError, ReleaseError, RequestError, ShortName};
@@ -117,8 +118,12 @@ pub use pool::reservation::Reservation;
 pub use pool::resource_pool::{AsyncResourcePool, BoxFuture, CustomLease, Resource, ResourcePool, ResourceRequest};
 pub use pool::rows::TierKind;
 pub use pool::session::{Session, SessionLease};
+pub use pool::tiers::{CpuTier, DiskTier};
 pub use pool::waits::Waits;
+pub use resource::cpu::{Cpu, CpuError};
+pub use resource::disk::Extent;
 pub use resource::memory::{Memory, NoMemory, Scrub};
+pub use resource::scratch::{DiskError, Zeroing};
 pub use slot::handle::Handle;
 pub use slot::word::State;
 pub use sync::fence::{FenceKind, fence_kind};

@@ -237,11 +237,16 @@ fn memory(root: &Root, groups: &Groups) -> MemoryResources {
 }
 
 fn cpu(root: &Root, groups: &Groups) -> CpuResources {
-    let (allowed, source) = affinity::allowed();
+    // Where the system does not say which, it says how many.
+    let by_count = |_| Figure::new((0..available_parallelism()).collect(), "available_parallelism");
     CpuResources {
-        allowed: Figure::new(allowed, source),
+        allowed: affinity::allowed().map_or_else(by_count, |cpus| Figure::new(cpus, "sched_getaffinity")),
         quota: groups.cpu_quota(root).map(|quota| Figure::new(quota.cpus, quota.file)),
     }
+}
+
+fn available_parallelism() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 fn disk(directory: &Path) -> DiskResources {

@@ -3,6 +3,8 @@
 use std::any::type_name;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::mem::take;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,10 +16,11 @@ use super::metrics::LastLook;
 use super::monitor::ResourceStatus;
 use super::optimize::{Decision, DecisionSink, Optimizer, Range};
 use super::request::Spill;
-use super::route::Routes;
+use super::route::{Routes, Run};
 use super::rows::{AnyTier, Row, TierKind};
 use super::rules::Books;
 use super::session::Sessions;
+use super::tiers::{Common, CpuTier, DiskTier, common_options};
 use super::waits::Tally;
 use super::{Inner, Pool};
 use crate::admission::breaker::Breaker;
@@ -47,6 +50,8 @@ pub(super) const AGEING: Duration = Duration::from_secs(1);
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct PoolBuilder {
     memory: Vec<MemoryTier>,
+    cpu: Vec<CpuTier>,
+    disk: Vec<DiskTier>,
     tiers: Vec<(Box<dyn AnyTier>, TierKind)>,
     tenants: QuotaRules,
     /// Where the tenants stand in a configuration file.
@@ -82,38 +87,21 @@ pub struct PoolBuilder {
 /// ```
 #[must_use = "a memory tier does nothing until a pool's builder gets it"]
 pub struct MemoryTier {
-    name: String,
+    pub(super) common: Common<Memory>,
     bytes: usize,
     slots: usize,
     scrub: Scrub,
-    watermarks: Option<Watermarks>,
-    most_watermarks: Option<Watermarks>,
-    breaker: Option<BreakerRules>,
-    options: Vec<Options>,
-    /// Where it stands in a configuration file.
-    pub(super) line: Option<usize>,
 }
 
 /// Who is told what a breaker does.
 type Alarm = Box<dyn Fn(&BreakerEvent) + Send + Sync>;
 
-/// What else is said of a memory tier.
-type Options = Box<dyn FnOnce(TierBuilder<Memory>) -> TierBuilder<Memory> + Send>;
+common_options!(MemoryTier, Memory, "[`TierBuilder::clean`] does not hold beside [`Scrub::AfterUse`], which is one.");
 
 impl MemoryTier {
     /// A tier of `slots` buffers, from 1 to 2²⁷, of `bytes` bytes each, from 1.
     pub fn new(name: &str, bytes: usize, slots: usize) -> Self {
-        MemoryTier {
-            name: name.to_owned(),
-            bytes,
-            slots,
-            scrub: Scrub::default(),
-            watermarks: None,
-            most_watermarks: None,
-            breaker: None,
-            options: Vec::new(),
-            line: None,
-        }
+        MemoryTier { common: Common::new(name), bytes, slots, scrub: Scrub::default() }
     }
 
     /// When its bytes are zeroed. Default: [`Scrub::OnChange`].
@@ -122,47 +110,27 @@ impl MemoryTier {
         self
     }
 
-    /// What it keeps back for urgent requests. Default: nothing.
-    pub fn watermarks(mut self, watermarks: Watermarks) -> Self {
-        self.watermarks = Some(watermarks);
-        self
-    }
-
-    /// Up to which watermarks [`Pool::optimize`] may go; see [`PoolBuilder::watermarks_up_to`]. Default: it leaves them alone.
-    pub fn watermarks_up_to(mut self, most: Watermarks) -> Self {
-        self.most_watermarks = Some(most);
-        self
-    }
-
-    /// Its circuit breaker; see [`PoolBuilder::breaker`]. Default: none.
-    pub fn breaker(mut self, rules: BreakerRules) -> Self {
-        self.breaker = Some(rules);
-        self
-    }
-
-    /// Anything else that [`TierBuilder`] can say of it. [`TierBuilder::clean`] does not hold beside [`Scrub::AfterUse`], which is one.
-    pub fn with(mut self, options: impl FnOnce(TierBuilder<Memory>) -> TierBuilder<Memory> + Send + 'static) -> Self {
-        self.options.push(Box::new(options));
-        self
-    }
-
-    fn build(self, reclaimer: Reclaimer) -> Result<Tier<Memory>, PoolError> {
-        let MemoryTier { name, bytes, slots, scrub, options, line, .. } = self;
-        let builder = Tier::builder(&name).capacity(slots).reclaimer(reclaimer);
-        let builder = options.into_iter().fold(builder, |builder, more| more(builder));
+    fn build(self, reclaimer: Reclaimer) -> Result<(Tier<Memory>, TierKind), PoolError> {
+        let MemoryTier { common, bytes, slots, scrub } = self;
+        let line = common.line;
+        let builder = common.builder(slots, reclaimer);
         let builder = if scrub == Scrub::AfterUse { builder.clean(Memory::scrub) } else { builder };
-        builder.try_build_with(move || Memory::with_scrub(bytes, scrub)).map_err(|why| at(line, why))
+        let tier = builder.try_build_with(move || Memory::with_scrub(bytes, scrub)).map_err(|why| at(line, why))?;
+        Ok((tier, TierKind::Memory { bytes }))
     }
 }
 
 impl fmt::Debug for MemoryTier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MemoryTier").field("name", &self.name).field("bytes", &self.bytes).finish_non_exhaustive()
+        f.debug_struct("MemoryTier")
+            .field("name", &self.common.name)
+            .field("bytes", &self.bytes)
+            .finish_non_exhaustive()
     }
 }
 
 /// An error of what may stand at a line of a configuration file.
-fn at(line: Option<usize>, source: impl Into<PoolError>) -> PoolError {
+pub(super) fn at(line: Option<usize>, source: impl Into<PoolError>) -> PoolError {
     match line {
         Some(line) => PoolError::At { line, source: Box::new(source.into()) },
         None => source.into(),
@@ -173,6 +141,8 @@ impl PoolBuilder {
     pub(super) fn new() -> Self {
         PoolBuilder {
             memory: Vec::new(),
+            cpu: Vec::new(),
+            disk: Vec::new(),
             tiers: Vec::new(),
             tenants: QuotaRules::new(),
             tenant_lines: Vec::new(),
@@ -200,6 +170,28 @@ impl PoolBuilder {
         self
     }
 
+    /// A tier with one slot for each core that the process may use: [`CpuTier`].
+    pub fn cpu(self, name: &str) -> Self {
+        self.cpu_tier(CpuTier::new(name))
+    }
+
+    /// A tier of cores, with more said about it.
+    pub fn cpu_tier(mut self, tier: CpuTier) -> Self {
+        self.cpu.push(tier);
+        self
+    }
+
+    /// A tier of `extents` extents of `bytes` bytes each, of a scratch file in the directory `dir`: [`DiskTier`].
+    pub fn disk(self, name: &str, dir: impl AsRef<Path>, bytes: u64, extents: usize) -> Self {
+        self.disk_tier(DiskTier::new(name, dir, bytes, extents))
+    }
+
+    /// A tier of extents, with more said about it.
+    pub fn disk_tier(mut self, tier: DiskTier) -> Self {
+        self.disk.push(tier);
+        self
+    }
+
     /// Any tier. It may be used beside the pool too, and be in other pools.
     pub fn tier<T: Send + 'static>(mut self, tier: Tier<T>) -> Self {
         self.tiers.push((Box::new(tier), TierKind::Custom { type_name: type_name::<T>() }));
@@ -213,7 +205,7 @@ impl PoolBuilder {
     }
 
     /// What the tier of that name keeps back for urgent requests. Default: nothing. Of memory tiers
-    /// [`MemoryTier::watermarks`] says it too.
+    /// [`MemoryTier::watermarks`] says it too, and so do those of other tiers that the pool builds.
     pub fn watermarks(mut self, tier: &str, watermarks: Watermarks) -> Self {
         self.watermarks.push((tier.to_owned(), watermarks, None));
         self
@@ -263,7 +255,7 @@ impl PoolBuilder {
         self
     }
 
-    /// What requests for memory do that do not say, when the tier that fits best has no slot free. Default: [`Spill::Refuse`].
+    /// What requests by size do that do not say, when the tier that fits best has no slot free. Default: [`Spill::Refuse`].
     pub fn spill(mut self, spill: Spill) -> Self {
         self.spill = spill;
         self
@@ -277,7 +269,7 @@ impl PoolBuilder {
         self
     }
 
-    /// Who makes the passes over the memory tiers of which nothing else is said: [`TierBuilder::reclaimer`]. Default:
+    /// Who makes the passes over the tiers that the pool builds and of which nothing else is said: [`TierBuilder::reclaimer`]. Default:
     /// [`Reclaimer::Manual`], by [`Pool::reclaim`].
     pub fn reclaimer(mut self, reclaimer: Reclaimer) -> Self {
         self.reclaimer = reclaimer;
@@ -297,21 +289,18 @@ impl PoolBuilder {
         self
     }
 
-    /// Builds the pool, and all its memory.
+    /// Builds the pool, and all its memory, and reserves its disk space.
     ///
     /// # Errors
     /// [`PoolError`]; nothing is left of the pool then.
     pub fn build(mut self) -> Result<Pool, PoolError> {
         self.check()?;
         self.memory.sort_by_key(|tier| tier.bytes);
-        let sizes: Box<[usize]> = self.memory.iter().map(|tier| tier.bytes).collect();
+        let memory = Run::new(0, self.memory.iter().map(|tier| tier.bytes as u64));
         let mut rows = Vec::new();
-        for tier in self.memory {
-            self.watermarks.extend(tier.watermarks.map(|watermarks| (tier.name.clone(), watermarks, tier.line)));
-            self.most_watermarks.extend(tier.most_watermarks.map(|most| (tier.name.clone(), most, tier.line)));
-            self.breakers.extend(tier.breaker.clone().map(|rules| (tier.name.clone(), rules, None, tier.line)));
-            let kind = TierKind::Memory { bytes: tier.bytes };
-            rows.push(Row::new(Box::new(tier.build(self.reclaimer)?), kind));
+        for tier in take(&mut self.memory) {
+            self.note_rules(&tier.common);
+            rows.push(Row::of(tier.build(self.reclaimer)?));
         }
         let overflow = self.overflow.is_some().then_some(rows.len());
         if let Some(slots) = self.overflow {
@@ -319,6 +308,17 @@ impl PoolBuilder {
             let release = |memory: &mut Memory| *memory = Memory::empty();
             let tier = Tier::builder(OVERFLOW).capacity(slots).reset(release).build_with(Memory::empty)?;
             rows.push(Row::new(Box::new(tier), TierKind::Overflow));
+        }
+        let cpu = Run::new(rows.len(), self.cpu.iter().map(|_| 0));
+        for tier in take(&mut self.cpu) {
+            self.note_rules(&tier.common);
+            rows.push(Row::of(tier.build(self.reclaimer)?));
+        }
+        self.disk.sort_by_key(|tier| tier.bytes);
+        let disk = Run::new(rows.len(), self.disk.iter().map(|tier| tier.bytes));
+        for tier in take(&mut self.disk) {
+            self.note_rules(&tier.common);
+            rows.push(Row::of(tier.build(self.reclaimer)?));
         }
         rows.extend(self.tiers.into_iter().map(|(tier, kind)| Row::new(tier, kind)));
         let accounts = Arc::new(accounts(&self.tenants, &self.tenant_lines, &rows)?);
@@ -351,7 +351,7 @@ impl PoolBuilder {
         }
         let waits = std::iter::repeat_with(Tally::default).take(accounts.tenants().count() + 1).collect();
         let inner = Inner {
-            routes: Routes::new(sizes, overflow, &rows, self.spill),
+            routes: Routes::new(memory, overflow, [cpu, disk], &rows, self.spill),
             accounts,
             absorbed: CachePadded::default(),
             waits,
@@ -363,12 +363,21 @@ impl PoolBuilder {
         Ok(Pool { inner: Arc::new(inner) })
     }
 
+    /// What was said of a tier that is not its own business.
+    fn note_rules<T>(&mut self, Common { name, watermarks, most_watermarks, breaker, line, .. }: &Common<T>) {
+        self.watermarks.extend(watermarks.map(|watermarks| (name.clone(), watermarks, *line)));
+        self.most_watermarks.extend(most_watermarks.map(|most| (name.clone(), most, *line)));
+        self.breakers.extend(breaker.clone().map(|rules| (name.clone(), rules, None, *line)));
+    }
+
     /// What can be seen before anything is built.
     fn check(&self) -> Result<(), PoolError> {
-        if self.memory.is_empty() && self.tiers.is_empty() {
+        let others = !self.cpu.is_empty() || !self.disk.is_empty();
+        if self.memory.is_empty() && self.tiers.is_empty() && !others {
             return Err(PoolError::NoTiers);
         }
-        if self.memory.is_empty() && (self.spill != Spill::Refuse || self.overflow.is_some()) {
+        let spills = self.spill == Spill::System || self.spill == Spill::NextLarger && !others;
+        if self.memory.is_empty() && (spills || self.overflow.is_some()) {
             return Err(PoolError::NothingSpills);
         }
         if self.spill == Spill::System && self.overflow.is_none() {
@@ -383,7 +392,7 @@ impl PoolBuilder {
 
     fn check_tiers(&self) -> Result<(), PoolError> {
         let mut sizes = HashMap::new();
-        for MemoryTier { name: tier, bytes, line, .. } in &self.memory {
+        for MemoryTier { common: Common { name: tier, line, .. }, bytes, .. } in &self.memory {
             if *bytes == 0 || *bytes > isize::MAX as usize {
                 return Err(at(*line, PoolError::Bytes { tier: tier.clone(), bytes: *bytes }));
             }
@@ -392,10 +401,12 @@ impl PoolBuilder {
                 return Err(at(*line, PoolError::SameSize { tier, other, bytes: *bytes }));
             }
         }
-        let memory = self.memory.iter().map(|tier| (tier.name.as_str(), tier.line));
+        let memory = self.memory.iter().map(|tier| (tier.common.name.as_str(), tier.common.line));
+        let cpu = self.cpu.iter().map(|tier| (tier.common.name.as_str(), tier.common.line));
+        let disk = self.disk.iter().map(|tier| (tier.common.name.as_str(), tier.common.line));
         let others = self.tiers.iter().map(|(tier, _)| (tier.name(), None));
         let mut names: HashSet<&str> = self.overflow.iter().map(|_| OVERFLOW).collect();
-        match memory.chain(others).find(|(name, _)| !names.insert(name)) {
+        match memory.chain(cpu).chain(disk).chain(others).find(|(name, _)| !names.insert(name)) {
             Some((name, line)) => Err(at(line, PoolError::DuplicateTier { name: name.to_owned() })),
             None => Ok(()),
         }
@@ -496,6 +507,11 @@ fn guard(rows: &mut [Row], tier: String, rules: BreakerRules, alarm: Option<Alar
 impl fmt::Debug for PoolBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let tiers: Vec<_> = self.tiers.iter().map(|(tier, _)| tier.name()).collect();
-        f.debug_struct("PoolBuilder").field("memory", &self.memory).field("tiers", &tiers).finish_non_exhaustive()
+        f.debug_struct("PoolBuilder")
+            .field("memory", &self.memory)
+            .field("cpu", &self.cpu)
+            .field("disk", &self.disk)
+            .field("tiers", &tiers)
+            .finish_non_exhaustive()
     }
 }

@@ -3,6 +3,7 @@
 //! The text is read into plain structures that know their lines, which then call the builder like any program: so what a file can say and
 //! what it means are one thing with what code can. Whatever is wrong is told with its line.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -13,6 +14,7 @@ use super::Pool;
 use super::builder::{MemoryTier, PoolBuilder};
 use super::error::PoolError;
 use super::request::Spill;
+use super::tiers::{Common, CpuTier, DiskTier};
 use crate::admission::breaker::rules::BreakerRules;
 use crate::admission::breaker::window::BreakerWindow;
 use crate::admission::line::Fairness;
@@ -33,31 +35,115 @@ struct File {
     #[serde(default)]
     memory: Vec<Spanned<MemoryTable>>,
     #[serde(default)]
+    cpu: Vec<Spanned<CpuTable>>,
+    #[serde(default)]
+    disk: Vec<Spanned<DiskTable>>,
+    #[serde(default)]
     tenant: Vec<Spanned<TenantTable>>,
 }
 
-/// `[[memory]]`
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct MemoryTable {
-    name: String,
-    bytes: Size,
-    slots: usize,
-    min_slots: Option<usize>,
-    scrub: Option<Scrub>,
-    watermarks: Option<Watermarks>,
-    watermarks_up_to: Option<Watermarks>,
-    breaker: Option<BreakerTable>,
-    reclaimer: Option<Who>,
-    max_waiters: Option<usize>,
-    barging: Option<Time>,
-    grant_limit: Option<Time>,
-    leak_after: Option<Time>,
-    pin_limit: Option<Time>,
-    max_age: Option<Time>,
-    idle_timeout: Option<Time>,
-    rebuild_backoff: Option<[Time; 2]>,
-    discard_on_panic: Option<bool>,
+/// A table of a tier: the options of its kind, and those that all have. (What `serde` would flatten into it forgets its lines, and lets
+/// unknown names pass.)
+macro_rules! tier_table {
+    ($(#[$about:meta])* struct $table:ident { $($own:ident: $type:ty,)* }) => {
+        $(#[$about])*
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct $table {
+            name: String,
+            $($own: $type,)*
+            min_slots: Option<usize>,
+            watermarks: Option<Watermarks>,
+            watermarks_up_to: Option<Watermarks>,
+            breaker: Option<BreakerTable>,
+            reclaimer: Option<Who>,
+            max_waiters: Option<usize>,
+            barging: Option<Time>,
+            grant_limit: Option<Time>,
+            leak_after: Option<Time>,
+            pin_limit: Option<Time>,
+            max_age: Option<Time>,
+            idle_timeout: Option<Time>,
+            rebuild_backoff: Option<[Time; 2]>,
+            discard_on_panic: Option<bool>,
+        }
+
+        impl $table {
+            /// What it says that all tiers have.
+            fn common<T: Send + 'static>(self, line: usize) -> Common<T> {
+                let mut common = Common::new(&self.name);
+                common.line = Some(line);
+                common.watermarks = self.watermarks;
+                common.most_watermarks = self.watermarks_up_to;
+                common.breaker = self.breaker.map(BreakerRules::from);
+                common.options.push(Box::new(move |mut tier| {
+                    if let Some(slots) = self.min_slots {
+                        tier = tier.min_capacity(slots);
+                    }
+                    if let Some(who) = self.reclaimer {
+                        tier = tier.reclaimer(who.into());
+                    }
+                    if let Some(waiters) = self.max_waiters {
+                        tier = tier.max_waiters(waiters);
+                    }
+                    if let Some(limit) = self.barging {
+                        tier = tier.barging(limit.0);
+                    }
+                    if let Some(limit) = self.grant_limit {
+                        tier = tier.grant_limit(limit.0);
+                    }
+                    if let Some(limit) = self.leak_after {
+                        tier = tier.leak_after(limit.0);
+                    }
+                    if let Some(limit) = self.pin_limit {
+                        tier = tier.pin_limit(limit.0);
+                    }
+                    if let Some(age) = self.max_age {
+                        tier = tier.max_age(age.0);
+                    }
+                    if let Some(timeout) = self.idle_timeout {
+                        tier = tier.idle_timeout(timeout.0);
+                    }
+                    if let Some([min, max]) = self.rebuild_backoff {
+                        tier = tier.rebuild_backoff(min.0, max.0);
+                    }
+                    if self.discard_on_panic == Some(true) {
+                        tier = tier.discard_on_panic();
+                    }
+                    tier
+                }));
+                common
+            }
+        }
+    };
+}
+
+tier_table! {
+    /// `[[memory]]`
+    struct MemoryTable {
+        bytes: Size,
+        slots: usize,
+        scrub: Option<Scrub>,
+    }
+}
+
+tier_table! {
+    /// `[[cpu]]`
+    struct CpuTable {
+        cpus: Option<Vec<usize>>,
+        avoid_siblings: Option<bool>,
+    }
+}
+
+tier_table! {
+    /// `[[disk]]`
+    struct DiskTable {
+        dir: PathBuf,
+        bytes: Size,
+        extents: usize,
+        direct: Option<bool>,
+        scrub: Option<Scrub>,
+    }
 }
 
 /// `breaker = { … }`; what is not said is as by default.
@@ -231,52 +317,31 @@ impl<'de> Deserialize<'de> for Time {
 impl MemoryTable {
     fn tier(self, line: usize) -> MemoryTier {
         let mut tier = MemoryTier::new(&self.name, self.bytes.0, self.slots).scrub(self.scrub.unwrap_or_default());
-        if let Some(watermarks) = self.watermarks {
-            tier = tier.watermarks(watermarks);
+        tier.common = self.common(line);
+        tier
+    }
+}
+
+impl CpuTable {
+    fn tier(mut self, line: usize) -> CpuTier {
+        let mut tier = CpuTier::new(&self.name);
+        if let Some(cpus) = self.cpus.take() {
+            tier = tier.cpus(cpus);
         }
-        if let Some(most) = self.watermarks_up_to {
-            tier = tier.watermarks_up_to(most);
+        if self.avoid_siblings == Some(true) {
+            tier = tier.avoid_siblings();
         }
-        if let Some(breaker) = self.breaker {
-            tier = tier.breaker(breaker.into());
-        }
-        tier.line = Some(line);
-        tier.with(move |mut tier| {
-            if let Some(slots) = self.min_slots {
-                tier = tier.min_capacity(slots);
-            }
-            if let Some(who) = self.reclaimer {
-                tier = tier.reclaimer(who.into());
-            }
-            if let Some(waiters) = self.max_waiters {
-                tier = tier.max_waiters(waiters);
-            }
-            if let Some(limit) = self.barging {
-                tier = tier.barging(limit.0);
-            }
-            if let Some(limit) = self.grant_limit {
-                tier = tier.grant_limit(limit.0);
-            }
-            if let Some(limit) = self.leak_after {
-                tier = tier.leak_after(limit.0);
-            }
-            if let Some(limit) = self.pin_limit {
-                tier = tier.pin_limit(limit.0);
-            }
-            if let Some(age) = self.max_age {
-                tier = tier.max_age(age.0);
-            }
-            if let Some(timeout) = self.idle_timeout {
-                tier = tier.idle_timeout(timeout.0);
-            }
-            if let Some([min, max]) = self.rebuild_backoff {
-                tier = tier.rebuild_backoff(min.0, max.0);
-            }
-            if self.discard_on_panic == Some(true) {
-                tier = tier.discard_on_panic();
-            }
-            tier
-        })
+        tier.common = self.common(line);
+        tier
+    }
+}
+
+impl DiskTable {
+    fn tier(self, line: usize) -> DiskTier {
+        let tier = DiskTier::new(&self.name, &self.dir, self.bytes.0 as u64, self.extents);
+        let mut tier = tier.direct(self.direct.unwrap_or_default()).scrub(self.scrub.unwrap_or_default());
+        tier.common = self.common(line);
+        tier
     }
 }
 
@@ -324,6 +389,14 @@ impl PoolBuilder {
         for table in file.memory {
             let line = line(text, table.span().start);
             self = self.memory_tier(table.into_inner().tier(line));
+        }
+        for table in file.cpu {
+            let line = line(text, table.span().start);
+            self = self.cpu_tier(table.into_inner().tier(line));
+        }
+        for table in file.disk {
+            let line = line(text, table.span().start);
+            self = self.disk_tier(table.into_inner().tier(line));
         }
         for table in file.tenant {
             let line = line(text, table.span().start);

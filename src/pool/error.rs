@@ -11,7 +11,10 @@ use crate::admission::breaker::report::BreakerOpen;
 use crate::admission::breaker::rules::RuleError;
 use crate::admission::tenants::{QuotaError, Tenant, Unit};
 use crate::error::{AllocateError, BuildError, HandleError};
+use crate::machine::affinity::PinError;
+use crate::resource::cpu::CpuError;
 use crate::resource::memory::NoMemory;
+use crate::resource::scratch::DiskError;
 use crate::slot::handle::Handle;
 
 /// Why a [`Pool`](crate::Pool) has not given what was requested.
@@ -37,6 +40,44 @@ pub enum RequestError {
     /// Memory was requested of a pool without memory tiers.
     #[error("the pool has no memory tier; give its builder one with `memory(name, bytes, slots)`")]
     NoMemoryTier,
+    /// More bytes than the largest disk tier has in an extent.
+    #[error(
+        "{wanted} bytes on disk are more than any disk tier has in an extent: the largest is {tier:?} with {largest}; request less, or add \
+         a tier with larger ones"
+    )]
+    ExtentTooLarge {
+        /// Bytes requested.
+        wanted: u64,
+        /// Bytes of an extent of the largest tier.
+        largest: u64,
+        /// That tier's name.
+        tier: &'static str,
+    },
+    /// Disk space was requested of a pool without disk tiers.
+    #[error("the pool has no disk tier; give its builder one with `disk(name, dir, bytes, extents)`")]
+    NoDiskTier,
+    /// A core was requested of a pool without CPU tiers.
+    #[error("the pool has no CPU tier; give its builder one with `cpu(name)`")]
+    NoCpuTier,
+    /// The calling thread cannot be pinned to the core that the tier gave. It has gone back.
+    #[error("tier {tier:?}: {source}")]
+    NotPinned {
+        /// The tier's name.
+        tier: &'static str,
+        /// Why not.
+        source: PinError,
+    },
+    /// What the last tenant left in an extent cannot be zeroed, so that no other may have it. It has gone back.
+    #[error(
+        "tier {tier:?}: what another tenant has left in an extent could not be zeroed: {}; see whether its file system is in order",
+        std::io::Error::from_raw_os_error(*.os_error)
+    )]
+    NotZeroed {
+        /// The tier's name.
+        tier: &'static str,
+        /// What the system said, by its number.
+        os_error: i32,
+    },
     /// The pool has no tier of that name.
     #[error("the pool has no tier {name:?}; `monitor()` names those it has")]
     NoTier {
@@ -220,7 +261,9 @@ impl fmt::Debug for ShortName {
 #[non_exhaustive]
 pub enum PoolError {
     /// It would have no tiers.
-    #[error("the pool has no tiers; give its builder one with `memory(name, bytes, slots)` or `tier(tier)`")]
+    #[error(
+        "the pool has no tiers; give its builder one with `memory(name, bytes, slots)`, `cpu(name)`, `disk(name, dir, bytes, extents)` or `tier(tier)`"
+    )]
     NoTiers,
     /// Two tiers have the same name, and a request could not tell them apart.
     #[error("two tiers of the pool are named {name:?}; rename one")]
@@ -306,6 +349,22 @@ pub enum PoolError {
         name: String,
         /// What is wrong with it.
         problem: &'static str,
+    },
+    /// A CPU tier cannot have the cores that it should.
+    #[error("CPU tier {tier:?}: {source}")]
+    Cpu {
+        /// The tier's name.
+        tier: String,
+        /// Why not.
+        source: CpuError,
+    },
+    /// A disk tier cannot have its scratch file.
+    #[error("disk tier {tier:?}: {source}")]
+    Disk {
+        /// The tier's name.
+        tier: String,
+        /// Why not.
+        source: DiskError,
     },
     /// A tier could not be built.
     #[error(transparent)]

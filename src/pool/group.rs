@@ -43,7 +43,7 @@ pub(super) mod sealed {
         type Attempts<'p>: Send + Sync;
 
         /// Routes all requests.
-        fn route(self, pool: &Pool) -> Result<Self::Attempts<'_>, RequestError>;
+        fn route(self, pool: &Pool, by_thread: bool) -> Result<Self::Attempts<'_>, RequestError>;
 
         /// Takes a slot for each, in the order; what was taken goes back if one is refused or the future is dropped. Is never pending
         /// unless `how` is [`How::Await`].
@@ -145,6 +145,16 @@ impl Progress {
     }
 }
 
+/// A request of a group; `by_thread` if the calling thread is to use what comes.
+fn attempt<'p, K: Send + 'static>(
+    pool: &'p Pool,
+    request: &Request<'_, K>,
+    by_thread: bool,
+) -> Result<Attempt<'p, K>, RequestError> {
+    let attempt = pool.try_attempt(request)?;
+    Ok(if by_thread { attempt } else { attempt.of_future() })
+}
+
 async fn take<K: Send + 'static>(attempt: &Attempt<'_, K>, how: How, site: Site) -> Result<Lease<K>, RequestError> {
     if how == How::Try {
         return attempt.try_allocate(site);
@@ -166,8 +176,8 @@ macro_rules! group_of {
             type Leases = ($(Lease<$kind>,)*);
             type Attempts<'p> = ($(Attempt<'p, $kind>,)*);
 
-            fn route(self, pool: &Pool) -> Result<Self::Attempts<'_>, RequestError> {
-                Ok(($(pool.try_attempt(&self.$place)?,)*))
+            fn route(self, pool: &Pool, by_thread: bool) -> Result<Self::Attempts<'_>, RequestError> {
+                Ok(($(attempt(pool, &self.$place, by_thread)?,)*))
             }
 
             async fn gather(
@@ -213,8 +223,8 @@ impl<K: Send + 'static> Sealed for Vec<Request<'_, K>> {
     type Leases = Vec<Lease<K>>;
     type Attempts<'p> = Vec<Attempt<'p, K>>;
 
-    fn route(self, pool: &Pool) -> Result<Self::Attempts<'_>, RequestError> {
-        self.iter().map(|request| pool.try_attempt(request)).collect()
+    fn route(self, pool: &Pool, by_thread: bool) -> Result<Self::Attempts<'_>, RequestError> {
+        self.iter().map(|request| attempt(pool, request, by_thread)).collect()
     }
 
     async fn gather(attempts: &Self::Attempts<'_>, how: How, site: Site) -> Result<Self::Leases, RequestError> {
@@ -241,7 +251,7 @@ pub(super) fn block<G: Group>(
     waits: Option<impl FnOnce() -> Option<Instant>>,
     site: Site,
 ) -> Result<G::Leases, RequestError> {
-    let attempts = group.route(pool)?;
+    let attempts = group.route(pool, true)?;
     match (at_once(G::gather(&attempts, How::Try, site)), waits) {
         (Err(RequestError::Tier(AllocateError::Exhausted(_))), Some(end)) => {
             pool.note_absorbed(1);

@@ -1,7 +1,7 @@
 //! A pool: tiers of several sizes and kinds behind one door, and the rules for who gets what.
 //!
 //! Read in this order: [`request`] (what is wanted), [`route`] (which tier it goes to), [`prepared`] (how it is served, in all forms) and
-//! [`future`] and [`waits`]; [`rules`] and [`guard`] (who may have it), [`builder`] and [`rows`] (what a pool is made of); on top of them [`group`], [`reservation`] and
+//! [`future`] and [`waits`]; [`rules`] and [`guard`] (who may have it), [`builder`], [`tiers`] and [`rows`] (what a pool is made of); on top of them [`group`], [`reservation`] and
 //! [`session`]; then who watches:
 //! [`monitor`], [`metrics`], [`optimize`]; and [`resource_pool`], the same once more for code that knows no types. `config` reads a pool
 //! from TOML.
@@ -27,6 +27,7 @@ pub(crate) mod route;
 pub(crate) mod rows;
 mod rules;
 pub(crate) mod session;
+pub(crate) mod tiers;
 pub(crate) mod waits;
 
 use std::fmt;
@@ -283,7 +284,7 @@ impl Pool {
         group: G,
     ) -> BoxFuture<'p, Result<GroupLeases<G>, RequestError>> {
         let site = Location::caller();
-        match group.route(self) {
+        match group.route(self, false) {
             Ok(attempts) => Box::pin(group::wait::<G>(self, attempts, site)),
             Err(why) => Box::pin(std::future::ready(Err(why))),
         }
@@ -484,7 +485,7 @@ impl Pool {
         };
         let tag = wants.tag.map_or(Tag::NONE, Tag::of);
         let label = Label { tag, account: tenant?.number(), class: wants.priority.class() };
-        Some(Plan { route, label, patience: wants.patience })
+        Some(Plan { route, label, patience: wants.patience, by_thread: true })
     }
 
     #[inline(always)]

@@ -23,7 +23,7 @@ use crate::tier::report::Snapshot;
 pub struct ResourceStatus {
     /// When it was made.
     pub at: Instant,
-    /// Each tier: those of memory first, by size, then the overflow, then the others as they were given.
+    /// Each tier: those of memory first, by size, then the overflow, those of cores, those of disk space by size, then the others as they were given.
     pub tiers: Vec<TierStatus>,
     /// Refusals that were not the end of their request: it spilled over, or waited. A part of the tiers' `refusals` and `denied`.
     pub absorbed: u64,
@@ -139,7 +139,9 @@ impl ResourceStatus {
 impl fmt::Display for TierKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            TierKind::Memory { bytes } => write!(f, "{}", Bytes(*bytes)),
+            TierKind::Memory { bytes } => write!(f, "{}", Bytes(*bytes as u64)),
+            TierKind::Cpu => write!(f, "core"),
+            TierKind::Disk { bytes } => write!(f, "{} on disk", Bytes(*bytes)),
             TierKind::Overflow => write!(f, "system"),
             TierKind::Custom { type_name } => write!(f, "{type_name}"),
         }
@@ -147,7 +149,7 @@ impl fmt::Display for TierKind {
 }
 
 /// A number of bytes in the largest unit that leaves it whole.
-struct Bytes(usize);
+struct Bytes(u64);
 
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -4,7 +4,6 @@
 //! and, for memory, a comparison and two stores. All forms of allocation of all callers go through [`Attempt`]: rules that decide who
 //! gets what have their place in it, and what they need to know, in [`Plan`].
 
-use std::any::Any;
 use std::fmt;
 use std::ops::ControlFlow::{self, Break, Continue};
 use std::panic::Location;
@@ -21,7 +20,8 @@ use super::waits::Waiting;
 use crate::admission::breaker::Pass;
 use crate::admission::tenants::Tenant;
 use crate::error::AllocateError;
-use crate::resource::memory::{Memory, NoMemory};
+use crate::resource::memory::NoMemory;
+use crate::resource::{self, Unfit, Use};
 use crate::slot::header::Site;
 use crate::slot::label::Label;
 use crate::sync::Ordering;
@@ -36,6 +36,8 @@ pub struct Plan {
     /// Its account is the tenant's number.
     pub(super) label: Label,
     pub(super) patience: Option<Duration>,
+    /// Whether the calling thread is to use what comes: for a future, it is its executor's.
+    pub(super) by_thread: bool,
 }
 
 impl Plan {
@@ -51,14 +53,25 @@ impl Plan {
     }
 
     /// Where every lease passes that a tier gave to the pool, if it has waited or was reserved.
-    pub(super) fn accept<K: Send + 'static>(&self, lease: Lease<K>) -> Result<Lease<K>, RequestError> {
-        accept(self, lease).ok_or(self.no_memory())
+    pub(super) fn accept<K: Send + 'static>(&self, tier: &Tier<K>, lease: Lease<K>) -> Result<Lease<K>, RequestError> {
+        accept(self, lease).map_err(|why| self.unfit(tier, why))
     }
 
     /// Why a lease was not [accepted](accept).
+    #[cold]
+    fn unfit<K: Send + 'static>(&self, tier: &Tier<K>, why: Unfit) -> RequestError {
+        let tier = tier.name();
+        match why {
+            Unfit::NoMemory => RequestError::System(NoMemory { bytes: self.route.bytes as usize }),
+            Unfit::NotPinned(source) => RequestError::NotPinned { tier, source },
+            Unfit::NotZeroed(os_error) => RequestError::NotZeroed { tier, os_error },
+        }
+    }
+
+    /// What a slot is told when it is given.
     #[inline(always)]
-    fn no_memory(&self) -> RequestError {
-        RequestError::System(NoMemory { bytes: self.route.bytes })
+    fn usage(&self) -> Use {
+        Use { bytes: self.route.bytes, user: self.label.account, by_thread: self.by_thread }
     }
 }
 
@@ -233,7 +246,7 @@ impl<'p, K: Send + 'static> Attempt<'p, K> {
         match allocate.at_once() {
             Some(lease) => {
                 self.row.note(pass, Ok(()), Duration::ZERO);
-                Break(self.plan.accept(paid.charge(lease)))
+                Break(self.plan.accept(self.tier, paid.charge(lease)))
             }
             None => Continue(pass),
         }
@@ -258,11 +271,16 @@ impl<'p, K: Send + 'static> Attempt<'p, K> {
     ) -> Result<Lease<K>, RequestError> {
         let waited = waiting.end(outcome.is_ok());
         self.row.note(pass, outcome.as_ref().map(drop).map_err(|&why| why), waited);
-        self.plan.accept(paid.charge(outcome?))
+        self.plan.accept(self.tier, paid.charge(outcome?))
+    }
+
+    /// The same for a future.
+    pub(super) fn of_future(&self) -> Self {
+        Attempt { plan: Plan { by_thread: false, ..self.plan }, ..*self }
     }
 
     pub(super) fn allocate_async(&self, site: Site) -> Allocation<'p, K> {
-        Allocation::new(*self, site)
+        Allocation::new(self.of_future(), site)
     }
 
     #[cold]
@@ -294,7 +312,7 @@ fn serve<K: Send + 'static>(
     plan: &Plan,
     site: Site,
 ) -> Result<Lease<K>, RequestError> {
-    // Leases come back in registers, as `Option`s, and reasons are asked for: a call that returned either would pass the lease of the
+    // Leases come back in registers, alone or with a small reason, and errors are asked for: a call that returned either would pass the lease of the
     // hot path, too, through memory.
     let caller = tier.caller(site, plan.label);
     let at_hand = || Paid::at_hand(row, tier.core(), &caller, plan.tenant());
@@ -303,7 +321,7 @@ fn serve<K: Send + 'static>(
     match tier.take(caller) {
         Some(lease) => {
             paid.spend();
-            accept(plan, lease).ok_or(plan.no_memory())
+            accept(plan, lease).map_err(|why| plan.unfit(tier, why))
         }
         None => {
             drop(paid);
@@ -332,7 +350,7 @@ fn serve_with_care<K: Send + 'static>(
     match tier.take(tier.caller(site, plan.unpaid())) {
         Some(lease) => {
             row.note(pass, Ok(()), Duration::ZERO);
-            accept(plan, paid.charge(lease)).ok_or(plan.no_memory())
+            accept(plan, paid.charge(lease)).map_err(|why| plan.unfit(tier, why))
         }
         None => {
             drop(paid);
@@ -373,32 +391,19 @@ fn instead<K: Send + 'static>(
     Ok(lease)
 }
 
-/// Where every lease passes that a tier gave to the pool. `None` if it was to get memory from the system, which has none.
+// A reason lies where else the slot's index would: the lease of the hot path stays in registers.
+const _: () = assert!(size_of::<Result<Lease<u8>, Unfit>>() == size_of::<Lease<u8>>());
+
+/// Where every lease passes that a tier gave to the pool. It goes back if its use cannot begin.
 #[inline(always)]
-fn accept<K: Send + 'static>(plan: &Plan, mut lease: Lease<K>) -> Option<Lease<K>> {
-    // Known when this is compiled: of other types nothing is left of it.
-    let value: &mut dyn Any = &mut *lease;
-    let begun = value.downcast_mut::<Memory>().is_none_or(|memory| memory.begin(plan.route.bytes, plan.label.account));
-    if begun { Some(lease) } else { fit(plan, lease) }
+fn accept<K: Send + 'static>(plan: &Plan, mut lease: Lease<K>) -> Result<Lease<K>, Unfit> {
+    if resource::begin(&mut *lease, plan.usage()) { Ok(lease) } else { fit(plan, lease) }
 }
 
-/// For memory with too few bytes: all there are if the request is by name, and else, in the overflow, as many as were requested.
 #[cold]
 #[inline(never)]
-fn fit<K: Send + 'static>(plan: &Plan, mut lease: Lease<K>) -> Option<Lease<K>> {
-    let value: &mut dyn Any = &mut *lease;
-    let memory = value.downcast_mut::<Memory>()?;
-    let bytes = match plan.route.bytes {
-        usize::MAX => memory.capacity(),
-        bytes => {
-            // Its own bytes are those of the overflow's empty slots: none.
-            *memory = Memory::new(bytes).ok()?;
-            bytes
-        }
-    };
-    let fits = memory.begin(bytes, plan.label.account);
-    debug_assert!(fits, "it was made so");
-    Some(lease)
+fn fit<K: Send + 'static>(plan: &Plan, mut lease: Lease<K>) -> Result<Lease<K>, Unfit> {
+    resource::begin_slowly(&mut *lease, plan.usage()).map(|()| lease)
 }
 
 fn elsewhere<K: Send + 'static>(pool: &Pool, plan: &Plan, site: Site) -> Option<Lease<K>> {
@@ -415,7 +420,7 @@ fn elsewhere<K: Send + 'static>(pool: &Pool, plan: &Plan, site: Site) -> Option<
             continue;
         };
         if let Some(lease) = tier.take(caller) {
-            let lease = accept(plan, paid.charge(lease))?;
+            let lease = accept(plan, paid.charge(lease)).ok()?;
             row.note_spilled();
             return Some(lease);
         }

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use crate::admission::priority::Priority;
 use crate::admission::tenants::Tenant;
+use crate::resource::cpu::Cpu;
+use crate::resource::disk::Extent;
 use crate::resource::memory::Memory;
 
 /// What is wanted of a [`Pool`](crate::Pool), on whose behalf, and how badly. `K` is what the lease will hold.
@@ -39,6 +41,10 @@ pub(super) struct Wants<'a> {
 pub(super) enum What<'a> {
     /// So many bytes, of the smallest memory tier that has them.
     Bytes(usize),
+    /// A core, of the first CPU tier.
+    Cpu,
+    /// So many bytes on disk, of the smallest disk tier that has them.
+    Disk(u64),
     /// A slot of the tier of that name.
     Named(&'a str),
 }
@@ -65,7 +71,7 @@ impl From<Tenant> for TenantName<'_> {
     }
 }
 
-/// What becomes of a request for memory when the smallest tier that fits has no slot free.
+/// What becomes of a request when the smallest tier that fits has no slot free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[cfg_attr(feature = "config", derive(serde::Deserialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
@@ -73,10 +79,12 @@ pub enum Spill {
     /// It is refused, or waits for that tier.
     #[default]
     Refuse,
-    /// The larger tiers are tried, the next one first. Each costs a refusal of its own.
+    /// The larger tiers of the same kind are tried, the next one first; of CPU tiers, which have no size, those that were given after it. Each
+    /// costs a refusal of its own.
     NextLarger,
     /// The system allocator serves it, as long as the pool's [`overflow`](crate::PoolBuilder::overflow) has room. Costs an allocation and
-    /// zeroing, and each release a deallocation.
+    /// zeroing, and each release a deallocation. For memory only; of cores and disk space the system has none beside: those requests are
+    /// refused, or wait.
     System,
 }
 
@@ -114,6 +122,13 @@ impl<'a, K> Request<'a, K> {
         self.wants.patience = Some(patience);
         self
     }
+
+    /// What to do when the tier has no slot free. Default: the pool's [`spill`](crate::PoolBuilder::spill) for requests by size; requests
+    /// by name spill only if they say so. Of values of the program's own it says nothing: there are no other tiers of them.
+    pub fn spill(mut self, spill: Spill) -> Self {
+        self.wants.spill = Some(spill);
+        self
+    }
 }
 
 impl<'a> Request<'a, Memory> {
@@ -126,12 +141,19 @@ impl<'a> Request<'a, Memory> {
     pub const fn of<T>(tier: &'a str) -> Request<'a, T> {
         Request::new(What::Named(tier))
     }
+}
 
-    /// What to do when the tier has no slot free. Default: the pool's [`spill`](crate::PoolBuilder::spill) for requests by size; requests
-    /// by name spill only if they say so.
-    pub fn spill(mut self, spill: Spill) -> Self {
-        self.wants.spill = Some(spill);
-        self
+impl Request<'_, Cpu> {
+    /// A core, of the first CPU tier; see [`Cpu`].
+    pub const fn cpu() -> Self {
+        Request::new(What::Cpu)
+    }
+}
+
+impl Request<'_, Extent> {
+    /// So many bytes on disk, of the smallest disk tier whose extents have them; see [`Extent`].
+    pub const fn disk(bytes: u64) -> Self {
+        Request::new(What::Disk(bytes))
     }
 }
 

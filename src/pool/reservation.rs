@@ -121,7 +121,8 @@ impl<K: Send + 'static> Reservation<K> {
     ///
     /// # Errors
     /// [`RequestError::Spent`] if all have been drawn; [`RequestError::Lapsed`] if there was a deadline, and it is over;
-    /// [`RequestError::System`] if the memory was to come from the system, which has none.
+    /// [`RequestError::System`] if the memory was to come from the system, which has none; [`RequestError::NotPinned`] and
+    /// [`RequestError::NotZeroed`], of cores and disk space. The calling thread is the one that is pinned.
     pub fn draw(&self) -> Result<Lease<K>, RequestError> {
         let (tier, reserved) = (self.tier.name(), self.handles.len());
         // Relaxed: only one gets each number; what it names is ordered by the slot's word.
@@ -129,7 +130,7 @@ impl<K: Send + 'static> Reservation<K> {
             self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| (next < reserved).then_some(next + 1));
         let Ok(next) = drawn else { return Err(RequestError::Spent { tier, reserved }) };
         match self.tier.attach(self.handles[next]) {
-            Ok(lease) => self.plan.accept(lease),
+            Ok(lease) => self.plan.accept(&self.tier, lease),
             Err(HandleError::Stale { .. }) => Err(RequestError::Lapsed { tier, reserved }),
             Err(why) => Err(why.into()),
         }

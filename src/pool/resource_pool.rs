@@ -19,6 +19,8 @@ use super::prepared::Wait;
 use super::request::{Spill, TenantName, Wants, What, Who};
 use crate::admission::priority::Priority;
 use crate::admission::tenants::Tenant;
+use crate::resource::cpu::Cpu;
+use crate::resource::disk::Extent;
 use crate::resource::memory::Memory;
 use crate::slot::header::Site;
 use crate::tier::lease::Lease;
@@ -103,6 +105,8 @@ pub struct ResourceRequest {
 #[derive(Debug, Clone)]
 enum Kind {
     Memory { bytes: usize },
+    Cpu,
+    Disk { bytes: u64 },
     Of { tier: Cow<'static, str> },
 }
 
@@ -117,6 +121,18 @@ impl ResourceRequest {
     #[track_caller]
     pub fn memory(bytes: usize) -> Self {
         Self::new(Kind::Memory { bytes })
+    }
+
+    /// A core; see [`Request::cpu`](crate::Request::cpu).
+    #[track_caller]
+    pub fn cpu() -> Self {
+        Self::new(Kind::Cpu)
+    }
+
+    /// So many bytes on disk; see [`Request::disk`](crate::Request::disk).
+    #[track_caller]
+    pub fn disk(bytes: u64) -> Self {
+        Self::new(Kind::Disk { bytes })
     }
 
     /// A slot of the tier of that name; see [`Request::of`](crate::Request::of).
@@ -159,6 +175,8 @@ impl ResourceRequest {
     fn wants(&self) -> Wants<'_> {
         let what = match &self.what {
             Kind::Memory { bytes } => What::Bytes(*bytes),
+            Kind::Cpu => What::Cpu,
+            Kind::Disk { bytes } => What::Disk(*bytes),
             Kind::Of { tier } => What::Named(tier),
         };
         let tenant = TenantName(self.tenant.as_deref().map_or(Who::Known(Tenant::NOBODY), Who::Named));
@@ -174,6 +192,10 @@ impl ResourceRequest {
 pub enum Resource {
     /// Bytes.
     Memory(Lease<Memory>),
+    /// A core.
+    Cpu(Lease<Cpu>),
+    /// Bytes on disk.
+    Disk(Lease<Extent>),
     /// A value of the program's own.
     Custom(CustomLease),
 }
@@ -183,10 +205,15 @@ impl Resource {
     pub(super) fn of<K: Send + 'static>(lease: Lease<K>) -> Self {
         let mut lease = Some(lease);
         let any: &mut dyn Any = &mut lease;
-        match any.downcast_mut::<Option<Lease<Memory>>>().and_then(Option::take) {
-            Some(memory) => Resource::Memory(memory),
-            // Still there, as it is not one of memory.
-            None => Resource::Custom(CustomLease(Box::new(lease))),
+        if let Some(memory) = taken::<Memory>(any) {
+            Resource::Memory(memory)
+        } else if let Some(cpu) = taken::<Cpu>(any) {
+            Resource::Cpu(cpu)
+        } else if let Some(extent) = taken::<Extent>(any) {
+            Resource::Disk(extent)
+        } else {
+            // Still there, as it is none of these.
+            Resource::Custom(CustomLease(Box::new(lease)))
         }
     }
 
@@ -194,6 +221,8 @@ impl Resource {
     pub fn tier_name(&self) -> &'static str {
         match self {
             Resource::Memory(lease) => lease.tier_name(),
+            Resource::Cpu(lease) => lease.tier_name(),
+            Resource::Disk(lease) => lease.tier_name(),
             Resource::Custom(lease) => lease.0.tier_name(),
         }
     }
@@ -201,6 +230,8 @@ impl Resource {
     fn tier(&self) -> u32 {
         match self {
             Resource::Memory(lease) => lease.handle().tier(),
+            Resource::Cpu(lease) => lease.handle().tier(),
+            Resource::Disk(lease) => lease.handle().tier(),
             Resource::Custom(lease) => lease.0.tier(),
         }
     }
@@ -208,9 +239,16 @@ impl Resource {
     fn release(self, site: Site) {
         match self {
             Resource::Memory(lease) => lease.release_at(site),
+            Resource::Cpu(lease) => lease.release_at(site),
+            Resource::Disk(lease) => lease.release_at(site),
             Resource::Custom(mut lease) => lease.0.release(site),
         }
     }
+}
+
+/// The lease in an `Option` of one, if it is of `K`s.
+fn taken<K: 'static>(lease: &mut dyn Any) -> Option<Lease<K>> {
+    lease.downcast_mut::<Option<Lease<K>>>().and_then(Option::take)
 }
 
 impl<K: Send + 'static> From<Lease<K>> for Resource {
@@ -229,7 +267,7 @@ impl CustomLease {
     /// Itself, if its values are of another type.
     pub fn downcast<K: Send + 'static>(mut self) -> Result<Lease<K>, Self> {
         let any: &mut dyn Any = &mut *self.0;
-        any.downcast_mut::<Option<Lease<K>>>().and_then(Option::take).ok_or(self)
+        taken(any).ok_or(self)
     }
 
     /// The value, if it is a `K`.

@@ -70,6 +70,13 @@ pub enum TierKind {
         /// Bytes of a slot.
         bytes: usize,
     },
+    /// Cores.
+    Cpu,
+    /// Extents of a scratch file, of so many bytes.
+    Disk {
+        /// Bytes of an extent.
+        bytes: u64,
+    },
     /// Buffers that the system allocator gave, each of the size that was requested.
     Overflow,
     /// Values of the program's own.
@@ -94,11 +101,17 @@ impl Row {
         }
     }
 
-    /// What a slot counts as against limits in bytes: those of its buffer, or its value's own.
+    /// One of a tier that the pool has built.
+    pub(super) fn of<T: Send + 'static>((tier, kind): (Tier<T>, TierKind)) -> Self {
+        Row::new(Box::new(tier), kind)
+    }
+
+    /// What a slot counts as against limits in bytes: those of its buffer or extent, or its value's own. A core has none.
     pub(super) fn bytes(&self) -> u64 {
         match self.kind {
             TierKind::Memory { bytes } => bytes as u64,
-            TierKind::Overflow => 0,
+            TierKind::Disk { bytes } => bytes,
+            TierKind::Cpu | TierKind::Overflow => 0,
             TierKind::Custom { .. } => self.tier.value_bytes() as u64,
         }
     }

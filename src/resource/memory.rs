@@ -2,7 +2,7 @@
 //!
 //! Guarantee: every byte from the *mark* on is zero. Whatever may write raises the mark first: the filling interface to where it has
 //! filled, and a mutable view to the end of what it shows, since nobody can know which of its bytes were written. So a scrub zeroes
-//! only up to the mark. This is the only file above the tiers that has `unsafe`; it relies on nothing but the system allocator.
+//! only up to the mark. It relies on nothing but the system allocator.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::fmt;
