@@ -108,7 +108,10 @@ pub use pool::resource_pool::{AsyncResourcePool, BoxFuture, CustomLease, Resourc
 pub use pool::rows::TierKind;
 pub use pool::session::{Session, SessionLease};
 pub use pool::waits::Waits;
+pub use resource::backing::{HugePages, MemoryError, MemoryStatus};
 pub use resource::memory::{Memory, NoMemory, Scrub};
+#[cfg(feature = "bytemuck")]
+pub use resource::typed::ViewError;
 pub use slot::handle::Handle;
 pub use slot::word::State;
 pub use sync::fence::{FenceKind, fence_kind};

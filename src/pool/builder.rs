@@ -29,10 +29,15 @@ use crate::admission::quota::Accounts;
 use crate::admission::tenants::{Limit, QuotaRules, TenantRules};
 use crate::admission::waits_for::WaitsFor;
 use crate::clock;
+use crate::error::BuildError;
+use crate::resource::backing::{Backing, HugePages, MemoryError};
 use crate::resource::memory::{Memory, Scrub};
+use crate::resource::region::{self, Region};
+use crate::resource::room;
 use crate::tier::Tier;
 use crate::tier::account::{self, Accountant};
 use crate::tier::builder::{TierBuilder, problem_of_name};
+use crate::tier::depot::MAX_SLOTS;
 use crate::tier::magazine::MAX_MAGAZINES;
 use crate::tier::reclaim::Reclaimer;
 use crate::tier::values::rethrow;
@@ -86,6 +91,7 @@ pub struct MemoryTier {
     bytes: usize,
     slots: usize,
     scrub: Scrub,
+    backing: Backing,
     watermarks: Option<Watermarks>,
     most_watermarks: Option<Watermarks>,
     breaker: Option<BreakerRules>,
@@ -108,6 +114,7 @@ impl MemoryTier {
             bytes,
             slots,
             scrub: Scrub::default(),
+            backing: Backing::default(),
             watermarks: None,
             most_watermarks: None,
             breaker: None,
@@ -119,6 +126,43 @@ impl MemoryTier {
     /// When its bytes are zeroed. Default: [`Scrub::OnChange`].
     pub fn scrub(mut self, scrub: Scrub) -> Self {
         self.scrub = scrub;
+        self
+    }
+
+    /// Where each buffer begins: at a multiple of so many bytes, a power of two from 64 (a cache line) to 2 MiB. Each slot takes a
+    /// multiple of that. Default: 64, from 4 KiB on 4096.
+    pub fn align(mut self, bytes: usize) -> Self {
+        self.backing.align = Some(bytes);
+        self
+    }
+
+    /// Which pages its buffers lie in. Default: [`HugePages::None`]. [`TierStatus::memory`](crate::TierStatus::memory) tells what was
+    /// got, and why.
+    pub fn huge_pages(mut self, huge_pages: HugePages) -> Self {
+        self.backing.huge_pages = huge_pages;
+        self
+    }
+
+    /// Whether every page is touched when its slots are built, so that no user pays for the first touch. Costs that time in the build,
+    /// and the memory of slots that nobody uses. Default: no.
+    pub fn prefault(mut self, prefault: bool) -> Self {
+        self.backing.prefault = prefault;
+        self
+    }
+
+    /// Whether its memory is kept from being swapped out (`mlock`); it is touched then, as by [`prefault`](Self::prefault). Needs as
+    /// much under RLIMIT_MEMLOCK. Explicit huge pages are never swapped out, and not locked besides. Default: no.
+    pub fn lock(mut self, lock: bool) -> Self {
+        self.backing.lock = lock;
+        self
+    }
+
+    /// Whether an inaccessible page follows each buffer: whoever writes beyond its end, by `unsafe` code or a system call, meets a signal
+    /// or an error there instead of another's bytes. Slots take whole pages and one more, of which the guard has no memory; a buffer's
+    /// end lies at the guard, or as near as its alignment lets it. Takes two mappings a slot, of the 65,530 that Linux lets a process
+    /// have. Default: no.
+    pub fn guard_pages(mut self, guard_pages: bool) -> Self {
+        self.backing.guard_pages = guard_pages;
         self
     }
 
@@ -146,12 +190,29 @@ impl MemoryTier {
         self
     }
 
-    fn build(self, reclaimer: Reclaimer) -> Result<Tier<Memory>, PoolError> {
-        let MemoryTier { name, bytes, slots, scrub, options, line, .. } = self;
+    fn build(self, reclaimer: Reclaimer) -> Result<(Tier<Memory>, Option<Arc<Region>>), PoolError> {
+        let MemoryTier { name, bytes, slots, scrub, backing, options, line, .. } = self;
         let builder = Tier::builder(&name).capacity(slots).reclaimer(reclaimer);
         let builder = options.into_iter().fold(builder, |builder, more| more(builder));
         let builder = if scrub == Scrub::AfterUse { builder.clean(Memory::scrub) } else { builder };
-        builder.try_build_with(move || Memory::with_scrub(bytes, scrub)).map_err(|why| at(line, why))
+        let refused = |source| at(line, PoolError::Memory { tier: name.clone(), source });
+        // As many as the options have left it with; if they are none or too many, the tier's builder says so.
+        let slots = builder.slots();
+        if !region::EXISTS || !(1..=MAX_SLOTS).contains(&slots) {
+            let align = backing.align_of(bytes);
+            let tier = builder.try_build_with(move || Memory::aligned(bytes, align, scrub));
+            return tier.map(|tier| (tier, None)).map_err(|why| at(line, why));
+        }
+        let region = Region::new(bytes, slots, backing, room::room).map_err(refused)?;
+        let places = Arc::clone(&region);
+        match builder.try_build_with(move || places.memory(scrub)) {
+            Ok(tier) => Ok((tier, Some(region))),
+            Err(BuildError::Factory { tier, slot, source }) => Err(match source.downcast::<MemoryError>() {
+                Ok(why) => refused(*why),
+                Err(source) => at(line, BuildError::Factory { tier, slot, source }),
+            }),
+            Err(why) => Err(at(line, why)),
+        }
     }
 }
 
@@ -311,7 +372,10 @@ impl PoolBuilder {
             self.most_watermarks.extend(tier.most_watermarks.map(|most| (tier.name.clone(), most, tier.line)));
             self.breakers.extend(tier.breaker.clone().map(|rules| (tier.name.clone(), rules, None, tier.line)));
             let kind = TierKind::Memory { bytes: tier.bytes };
-            rows.push(Row::new(Box::new(tier.build(self.reclaimer)?), kind));
+            let (tier, region) = tier.build(self.reclaimer)?;
+            let mut row = Row::new(Box::new(tier), kind);
+            row.region = region;
+            rows.push(row);
         }
         let overflow = self.overflow.is_some().then_some(rows.len());
         if let Some(slots) = self.overflow {
@@ -383,7 +447,10 @@ impl PoolBuilder {
 
     fn check_tiers(&self) -> Result<(), PoolError> {
         let mut sizes = HashMap::new();
-        for MemoryTier { name: tier, bytes, line, .. } in &self.memory {
+        for MemoryTier { name: tier, bytes, line, backing, .. } in &self.memory {
+            if let Some(problem) = backing.problem() {
+                return Err(at(*line, PoolError::Backing { tier: tier.clone(), problem }));
+            }
             if *bytes == 0 || *bytes > isize::MAX as usize {
                 return Err(at(*line, PoolError::Bytes { tier: tier.clone(), bytes: *bytes }));
             }

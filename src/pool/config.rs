@@ -18,6 +18,7 @@ use crate::admission::breaker::window::BreakerWindow;
 use crate::admission::line::Fairness;
 use crate::admission::priority::Watermarks;
 use crate::admission::tenants::{Limit, TenantRules};
+use crate::resource::backing::HugePages;
 use crate::resource::memory::Scrub;
 use crate::tier::reclaim::Reclaimer;
 
@@ -45,6 +46,11 @@ struct MemoryTable {
     slots: usize,
     min_slots: Option<usize>,
     scrub: Option<Scrub>,
+    align: Option<Size>,
+    huge_pages: Option<HugePages>,
+    prefault: Option<bool>,
+    lock: Option<bool>,
+    guard_pages: Option<bool>,
     watermarks: Option<Watermarks>,
     watermarks_up_to: Option<Watermarks>,
     breaker: Option<BreakerTable>,
@@ -231,6 +237,14 @@ impl<'de> Deserialize<'de> for Time {
 impl MemoryTable {
     fn tier(self, line: usize) -> MemoryTier {
         let mut tier = MemoryTier::new(&self.name, self.bytes.0, self.slots).scrub(self.scrub.unwrap_or_default());
+        if let Some(Size(bytes)) = self.align {
+            tier = tier.align(bytes);
+        }
+        tier = tier
+            .huge_pages(self.huge_pages.unwrap_or_default())
+            .prefault(self.prefault.unwrap_or_default())
+            .lock(self.lock.unwrap_or_default())
+            .guard_pages(self.guard_pages.unwrap_or_default());
         if let Some(watermarks) = self.watermarks {
             tier = tier.watermarks(watermarks);
         }
