@@ -41,7 +41,7 @@ impl Reserved {
     }
 
     /// Address space of huge pages, all of which the system sets aside for it now, or refuses. Whole huge pages of it can be used
-    /// like the rest of this file says; what was [emptied](Self::empty) is not set aside any more.
+    /// like the rest of this file says; what was [emptied](Self::empty) may not be set aside any more.
     pub(crate) fn huge(bytes: usize) -> io::Result<Self> {
         let bytes = bytes.checked_next_multiple_of(HUGE).ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(Reserved { base: imp::reserve_huge(bytes)?, bytes })
