@@ -4,6 +4,7 @@ use std::panic::Location;
 
 use crate::admission::quota::Accounts;
 use crate::admission::tenants::{Limit, QuotaRules, Tenant, Unit};
+use crate::resource::places::Places;
 use crate::slot::label::Label;
 use crate::slot::word::Word;
 use crate::sync::Ordering;
@@ -108,6 +109,26 @@ impl Users {
     /// It was taken back.
     pub fn bare(&self) {
         self.0.bare();
+    }
+}
+
+/// Which places of a region are taken; no region.
+pub struct Spots(Places);
+
+impl Spots {
+    /// So many.
+    pub fn new(places: usize) -> Self {
+        Spots(Places::new(places))
+    }
+
+    /// Takes one.
+    pub fn take(&self) -> Option<usize> {
+        self.0.take(0)
+    }
+
+    /// Gives it back.
+    pub fn give_back(&self, place: usize) {
+        self.0.give_back(place);
     }
 }
 

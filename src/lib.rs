@@ -120,10 +120,13 @@ pub use pool::rows::TierKind;
 pub use pool::session::{Session, SessionLease};
 pub use pool::tiers::{CpuTier, DiskTier};
 pub use pool::waits::Waits;
+pub use resource::backing::{HugePages, MemoryError, MemoryStatus};
 pub use resource::cpu::{Cpu, CpuError};
 pub use resource::disk::Extent;
 pub use resource::memory::{Memory, NoMemory, Scrub};
 pub use resource::scratch::{DiskError, Zeroing};
+#[cfg(feature = "bytemuck")]
+pub use resource::typed::ViewError;
 pub use slot::handle::Handle;
 pub use slot::word::State;
 pub use sync::fence::{FenceKind, fence_kind};

@@ -45,7 +45,7 @@ fn issues_are_told_once_and_are_over_with_hysteresis() {
     let builder = HealthMonitor::builder(detector(root.path())).no_thresholds();
     let (builder, issues) = builder.threshold(degraded).threshold(unhealthy).channel();
     let monitor = builder.build().unwrap();
-    let mut check = |megabytes: u64| {
+    let check = |megabytes: u64| {
         use_megabytes(root.path(), megabytes);
         let status = monitor.check_resource_health();
         assert_eq!(status.health, monitor.health());

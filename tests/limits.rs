@@ -2,40 +2,14 @@
 //! own, which is this program again with the name of the test.
 #![cfg(target_os = "linux")]
 
-use std::process::{Command, Stdio};
+pub mod common;
+
 use std::time::{Duration, Instant};
 
+use common::process::{alone, of_process};
 use tierpool::{AllocateError, GrowError, Reclaimer, Tier};
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
-
-/// Runs the calling test in a process of its own; true in that process. Fails if it fails, or hangs.
-fn alone(test: &str) -> bool {
-    const MARK: &str = "TIERPOOL_TEST_ALONE";
-    if std::env::var_os(MARK).is_some() {
-        return true;
-    }
-    let program = std::env::current_exe().unwrap();
-    let mut child = Command::new(program)
-        .args([test, "--exact", "--nocapture"])
-        .env(MARK, "1")
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
-    let start = Instant::now();
-    let status = loop {
-        if let Some(status) = child.try_wait().unwrap() {
-            break status;
-        }
-        if start.elapsed() > Duration::from_secs(120) {
-            child.kill().unwrap();
-            panic!("{test} hangs");
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    };
-    assert!(status.success(), "{test}: {status}");
-    false
-}
 
 fn until(what: &str, done: impl Fn() -> bool) {
     let start = Instant::now();
@@ -43,13 +17,6 @@ fn until(what: &str, done: impl Fn() -> bool) {
         assert!(start.elapsed() < Duration::from_secs(30), "{what}");
         std::thread::sleep(Duration::from_millis(1));
     }
-}
-
-/// Resident memory of this process, in bytes.
-fn resident() -> usize {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1024
 }
 
 /// TORTURE 25: a program with a pool forks. The child, in which the reclaimer's thread does not exist, uses the tier, makes passes of
@@ -117,10 +84,7 @@ fn a_limit_is_met_while_a_tier_grows() -> Outcome {
         // SAFETY: reads a local.
         assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_DATA, &limit) }, 0);
     };
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let data = status.lines().find(|line| line.starts_with("VmData:")).ok_or("no VmData")?;
-    let data: u64 = data.split_whitespace().nth(1).ok_or("no number")?.parse()?;
-    limit(data * 1024 + (16 << 20));
+    limit(of_process("VmData") as u64 + (16 << 20));
     let mut held = Vec::new();
     let why = loop {
         match tier.try_allocate() {
@@ -153,13 +117,13 @@ fn shrinking_gives_memory_back_to_the_system() -> Outcome {
     const SLOTS: usize = 50_000;
     let tier: Tier<[u8; SLOT]> =
         Tier::<[u8; SLOT]>::builder("breathing").min_capacity(10).capacity(SLOTS).build_with(|| [1; SLOT])?;
-    let before = resident();
+    let before = of_process("VmRSS");
     for _ in 0..3 {
         tier.grow_to(SLOTS)?;
-        let full = resident() - before;
+        let full = of_process("VmRSS") - before;
         assert!(full > SLOT * SLOTS, "{full} bytes resident");
         assert_eq!(tier.shrink_to(0), 10);
-        let rest = resident().saturating_sub(before);
+        let rest = of_process("VmRSS").saturating_sub(before);
         assert!(rest < SLOT * SLOTS / 20, "{rest} bytes still resident, of {full}");
     }
     Ok(())

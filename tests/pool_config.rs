@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use tierpool::{AllocateError, Memory, Pool, PoolError, Request, RequestError, Spill, Tier};
+use tierpool::{AllocateError, HugePages, Memory, Pool, PoolError, Request, RequestError, Spill, Tier};
 
 /// Two lines in front, a table each for two tiers.
 const TWO: &str = r#"spill = "next-larger"
@@ -68,6 +68,16 @@ fn options_of_a_tier_reach_it() {
         pool.reclaim();
         assert_eq!(pool.try_allocate(Request::memory(1)).unwrap()[0], own, "{scrub}");
         assert_eq!(pool.try_allocate(Request::memory(1).tenant("a")).unwrap()[0], other, "{scrub}");
+    }
+
+    let pool = with("align = \"8 KiB\"\nprefault = true\nguard_pages = true\nlock = false\nhuge_pages = \"none\"");
+    assert!(take(&pool).iter().all(|lease| lease.as_ptr().addr().is_multiple_of(8192)));
+    // Regions are for Linux.
+    if let Some(memory) = &pool.monitor().tiers[0].memory {
+        assert_eq!((memory.align, memory.prefaulted, memory.guard_pages, memory.locked), (8192, true, true, false));
+        let got = with("huge_pages = \"transparent\"").monitor().tiers[0].memory.clone().unwrap();
+        assert_eq!(got.huge_pages_wanted, HugePages::Transparent);
+        assert!(with("lock = true").monitor().tiers[0].memory.as_ref().unwrap().locked);
     }
 
     let pool = with("leak_after = \"0ms\"");
@@ -150,6 +160,15 @@ fn every_fault_names_its_line() {
         ("slots = 2", "slots = 2\nwatermarks = { min = 0, low = 1, high = 2 }", 4, "`high` leaves nothing"),
         ("slots = 2", "slots = 2\nbreaker = { window = 0 }", 4, "`window` is 0"),
         ("slots = 2", "slots = 2\nbreaker = { window = \"x\" }", 8, "a number of calls"),
+        ("slots = 2", "slots = 2\nalign = 48", 4, "power of two from 64 bytes"),
+        ("slots = 2", "slots = 2\nalign = \"3 pages\"", 8, "a whole number of bytes"),
+        ("slots = 2", "slots = 2\nguard_pages = true\nhuge_pages = \"prefer\"", 4, "leave out either"),
+        (
+            "slots = 2",
+            "slots = 2\nhuge_pages = \"2 MiB\"",
+            8,
+            "expected one of `none`, `transparent`, `explicit`, `prefer`",
+        ),
         ("next-larger\"", "next-larger\"\nageing = \"1ms\"", 0, "too short"),
         ("slots = 2", "slots = -2", 7, "-2"),
         ("slots = 2", "slots = \"two\"", 7, "invalid type: string \"two\""),

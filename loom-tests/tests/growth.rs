@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use loom::cell::UnsafeCell;
 use tierpool::Tier;
-use tierpool::internals::{Users, build};
+use tierpool::internals::{Spots, Users, build};
 use tierpool_loom::{Census, Value, explore, spawn, take};
 
 /// A tier that begins without slots.
@@ -244,6 +244,46 @@ impl Segment {
             self.memory.with_mut(|_| self.there.store(false, Ordering::Relaxed));
             self.users.bare();
         }
+        true
+    }
+}
+
+/// Guarantees 1 and 7 for the bytes of memory tiers. Two threads take the only place of a region and give it back: it has one owner at a
+/// time, who finds it as the last one left it.
+///
+/// Guards the orderings and the look at the bit in `places::Places::take`, and the ordering in `give_back`.
+#[test]
+fn a_place_of_a_region_has_one_owner() {
+    explore(3, || {
+        let place = Arc::new(Place { spots: Spots::new(1), bytes: UnsafeCell::new(()) });
+        let other = {
+            let place = Arc::clone(&place);
+            spawn(move || place.visit())
+        };
+        place.visit();
+        place.visit();
+        other.join().unwrap();
+        assert!(place.visit(), "nobody has it");
+    });
+}
+
+/// A place whose bytes loom watches.
+struct Place {
+    spots: Spots,
+    bytes: UnsafeCell<()>,
+}
+
+// SAFETY: the cell has no content; loom fails the model if two write to it at a time.
+unsafe impl Sync for Place {}
+// SAFETY: as above.
+unsafe impl Send for Place {}
+
+impl Place {
+    /// Has the place for a while, unless another has it.
+    fn visit(&self) -> bool {
+        let Some(place) = self.spots.take() else { return false };
+        self.bytes.with_mut(|_| assert_eq!(place, 0));
+        self.spots.give_back(place);
         true
     }
 }

@@ -11,11 +11,6 @@ use super::root::Root;
 /// From here on, a limit of version 1 is none: it is kept as a number of pages that fits into a signed word.
 const NO_LIMIT: u64 = 1 << 62;
 
-/// The part of a limit that growth leaves to the rest of the program: a 32nd.
-const MARGIN: u64 = 32;
-/// It leaves so many bytes at least.
-const LEAST_MARGIN: u64 = 16 << 20;
-
 /// Where a process stands in one hierarchy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Place {
@@ -52,11 +47,6 @@ impl MemoryLimit {
     pub(crate) fn used_for_good(&self) -> u64 {
         self.used.saturating_sub(self.reclaimable)
     }
-
-    /// What can still be had.
-    pub(crate) fn left(&self) -> u64 {
-        self.bytes.saturating_sub(self.used_for_good())
-    }
 }
 
 /// A limit of processor time, at one level.
@@ -83,13 +73,6 @@ impl Groups {
     pub(crate) fn memory_limits(&self, root: &Root) -> Vec<MemoryLimit> {
         let Some(place) = &self.memory else { return Vec::new() };
         place.levels().filter_map(|level| memory_limit(root, level, place.unified)).collect()
-    }
-
-    /// Bytes of memory that can be taken before a group comes near its limit, where the system stops or kills somebody: a part of it, and 16 MiB at least,
-    /// is left to the rest of the program. `None` if there is no limit.
-    pub(crate) fn room(&self, root: &Root) -> Option<u64> {
-        let limits = self.memory_limits(root);
-        limits.iter().map(|limit| limit.left().saturating_sub((limit.bytes / MARGIN).max(LEAST_MARGIN))).min()
     }
 
     /// The tightest limit of processor time.
@@ -300,7 +283,10 @@ mod tests {
         ]);
         let groups = Groups::of_this_process(&root);
         let limits = groups.memory_limits(&root);
-        let told: Vec<_> = limits.iter().map(|limit| (limit.file.as_str(), limit.bytes, limit.left())).collect();
+        let told: Vec<_> = limits
+            .iter()
+            .map(|limit| (limit.file.as_str(), limit.bytes, limit.bytes - limit.used_for_good()))
+            .collect();
         assert_eq!(
             told,
             [("/sys/fs/cgroup/pod/app/memory.high", 800, 550), ("/sys/fs/cgroup/pod/memory.max", 1000, 100)]
@@ -330,7 +316,7 @@ mod tests {
         let groups = Groups::of_this_process(&root);
         let limits = groups.memory_limits(&root);
         assert_eq!(limits.len(), 1, "{limits:?}");
-        assert_eq!(limits[0].left(), 400);
+        assert_eq!(limits[0].bytes - limits[0].used_for_good(), 400);
         assert_eq!(groups.cpu_quota(&root).map(|quota| quota.cpus), Some(0.5));
     }
 }

@@ -32,10 +32,15 @@ use crate::admission::quota::Accounts;
 use crate::admission::tenants::{Limit, QuotaRules, TenantRules};
 use crate::admission::waits_for::WaitsFor;
 use crate::clock;
+use crate::error::BuildError;
+use crate::resource::backing::{Backing, HugePages, MemoryError};
 use crate::resource::memory::{Memory, Scrub};
+use crate::resource::region::{self, Region};
+use crate::resource::room;
 use crate::tier::Tier;
 use crate::tier::account::{self, Accountant};
 use crate::tier::builder::{TierBuilder, problem_of_name};
+use crate::tier::depot::MAX_SLOTS;
 use crate::tier::magazine::MAX_MAGAZINES;
 use crate::tier::reclaim::Reclaimer;
 use crate::tier::values::rethrow;
@@ -91,6 +96,7 @@ pub struct MemoryTier {
     bytes: usize,
     slots: usize,
     scrub: Scrub,
+    backing: Backing,
 }
 
 /// Who is told what a breaker does.
@@ -101,7 +107,7 @@ common_options!(MemoryTier, Memory, "[`TierBuilder::clean`] does not hold beside
 impl MemoryTier {
     /// A tier of `slots` buffers, from 1 to 2²⁷, of `bytes` bytes each, from 1.
     pub fn new(name: &str, bytes: usize, slots: usize) -> Self {
-        MemoryTier { common: Common::new(name), bytes, slots, scrub: Scrub::default() }
+        MemoryTier { common: Common::new(name), bytes, slots, scrub: Scrub::default(), backing: Backing::default() }
     }
 
     /// When its bytes are zeroed. Default: [`Scrub::OnChange`].
@@ -110,13 +116,71 @@ impl MemoryTier {
         self
     }
 
-    fn build(self, reclaimer: Reclaimer) -> Result<(Tier<Memory>, TierKind), PoolError> {
-        let MemoryTier { common, bytes, slots, scrub } = self;
-        let line = common.line;
+    /// Where each buffer begins: at a multiple of so many bytes, a power of two from 64 (a cache line) to 2 MiB. Each slot takes a
+    /// multiple of that. Default: 64, from 4 KiB on 4096.
+    pub fn align(mut self, bytes: usize) -> Self {
+        self.backing.align = Some(bytes);
+        self
+    }
+
+    /// Which pages its buffers lie in. Default: [`HugePages::None`]. [`TierStatus::memory`](crate::TierStatus::memory) tells what was
+    /// got, and why.
+    pub fn huge_pages(mut self, huge_pages: HugePages) -> Self {
+        self.backing.huge_pages = huge_pages;
+        self
+    }
+
+    /// Whether every page is touched when its slots are built, so that no user pays for the first touch. Costs that time in the build,
+    /// and the memory of slots that nobody uses. Default: no.
+    pub fn prefault(mut self, prefault: bool) -> Self {
+        self.backing.prefault = prefault;
+        self
+    }
+
+    /// Whether its memory is kept from being swapped out (`mlock`); it is touched then, as by [`prefault`](Self::prefault). Needs as
+    /// much under RLIMIT_MEMLOCK. Explicit huge pages are never swapped out, and not locked besides. Default: no.
+    pub fn lock(mut self, lock: bool) -> Self {
+        self.backing.lock = lock;
+        self
+    }
+
+    /// Whether an inaccessible page follows each buffer: whoever writes beyond its end, by `unsafe` code or a system call, meets a signal
+    /// or an error there instead of another's bytes. Slots take whole pages and one more, of which the guard has no memory; a buffer's
+    /// end lies at the guard, or as near as its alignment lets it. Takes two mappings a slot, of the 65,530 that Linux lets a process
+    /// have. Default: no.
+    pub fn guard_pages(mut self, guard_pages: bool) -> Self {
+        self.backing.guard_pages = guard_pages;
+        self
+    }
+
+    fn build(self, reclaimer: Reclaimer) -> Result<Row, PoolError> {
+        let MemoryTier { common, bytes, slots, scrub, backing } = self;
+        let (name, line) = (common.name.clone(), common.line);
         let builder = common.builder(slots, reclaimer);
         let builder = if scrub == Scrub::AfterUse { builder.clean(Memory::scrub) } else { builder };
-        let tier = builder.try_build_with(move || Memory::with_scrub(bytes, scrub)).map_err(|why| at(line, why))?;
-        Ok((tier, TierKind::Memory { bytes }))
+        let kind = TierKind::Memory { bytes };
+        let refused = |source| at(line, PoolError::Memory { tier: name.clone(), source });
+        // As many as the options have left it with; if they are none or too many, the tier's builder says so.
+        let slots = builder.slots();
+        if !region::EXISTS || !(1..=MAX_SLOTS).contains(&slots) {
+            let align = backing.align_of(bytes);
+            let tier = builder.try_build_with(move || Memory::aligned(bytes, align, scrub));
+            return tier.map(|tier| Row::of((tier, kind))).map_err(|why| at(line, why));
+        }
+        let region = Region::new(bytes, slots, backing, room::room).map_err(refused)?;
+        let places = Arc::clone(&region);
+        match builder.try_build_with(move || places.memory(scrub)) {
+            Ok(tier) => {
+                let mut row = Row::of((tier, kind));
+                row.region = Some(region);
+                Ok(row)
+            }
+            Err(BuildError::Factory { tier, slot, source }) => Err(match source.downcast::<MemoryError>() {
+                Ok(why) => refused(*why),
+                Err(source) => at(line, BuildError::Factory { tier, slot, source }),
+            }),
+            Err(why) => Err(at(line, why)),
+        }
     }
 }
 
@@ -300,7 +364,7 @@ impl PoolBuilder {
         let mut rows = Vec::new();
         for tier in take(&mut self.memory) {
             self.note_rules(&tier.common);
-            rows.push(Row::of(tier.build(self.reclaimer)?));
+            rows.push(tier.build(self.reclaimer)?);
         }
         let overflow = self.overflow.is_some().then_some(rows.len());
         if let Some(slots) = self.overflow {
@@ -392,7 +456,10 @@ impl PoolBuilder {
 
     fn check_tiers(&self) -> Result<(), PoolError> {
         let mut sizes = HashMap::new();
-        for MemoryTier { common: Common { name: tier, line, .. }, bytes, .. } in &self.memory {
+        for MemoryTier { common: Common { name: tier, line, .. }, bytes, backing, .. } in &self.memory {
+            if let Some(problem) = backing.problem() {
+                return Err(at(*line, PoolError::Backing { tier: tier.clone(), problem }));
+            }
             if *bytes == 0 || *bytes > isize::MAX as usize {
                 return Err(at(*line, PoolError::Bytes { tier: tier.clone(), bytes: *bytes }));
             }

@@ -20,6 +20,7 @@ use crate::admission::breaker::window::BreakerWindow;
 use crate::admission::line::Fairness;
 use crate::admission::priority::Watermarks;
 use crate::admission::tenants::{Limit, TenantRules};
+use crate::resource::backing::HugePages;
 use crate::resource::memory::Scrub;
 use crate::tier::reclaim::Reclaimer;
 
@@ -124,6 +125,11 @@ tier_table! {
         bytes: Size,
         slots: usize,
         scrub: Option<Scrub>,
+        align: Option<Size>,
+        huge_pages: Option<HugePages>,
+        prefault: Option<bool>,
+        lock: Option<bool>,
+        guard_pages: Option<bool>,
     }
 }
 
@@ -317,6 +323,14 @@ impl<'de> Deserialize<'de> for Time {
 impl MemoryTable {
     fn tier(self, line: usize) -> MemoryTier {
         let mut tier = MemoryTier::new(&self.name, self.bytes.0, self.slots).scrub(self.scrub.unwrap_or_default());
+        if let Some(Size(bytes)) = self.align {
+            tier = tier.align(bytes);
+        }
+        tier = tier
+            .huge_pages(self.huge_pages.unwrap_or_default())
+            .prefault(self.prefault.unwrap_or_default())
+            .lock(self.lock.unwrap_or_default())
+            .guard_pages(self.guard_pages.unwrap_or_default());
         tier.common = self.common(line);
         tier
     }

@@ -12,6 +12,7 @@ use crate::admission::breaker::rules::RuleError;
 use crate::admission::tenants::{QuotaError, Tenant, Unit};
 use crate::error::{AllocateError, BuildError, HandleError};
 use crate::machine::affinity::PinError;
+use crate::resource::backing::MemoryError;
 use crate::resource::cpu::CpuError;
 use crate::resource::memory::NoMemory;
 use crate::resource::scratch::DiskError;
@@ -290,6 +291,22 @@ pub enum PoolError {
         other: String,
         /// Bytes of a slot.
         bytes: usize,
+    },
+    /// What was said of the pages of a memory tier is out of range, or does not go together.
+    #[error("memory tier {tier:?}: {problem}")]
+    Backing {
+        /// The tier's name.
+        tier: String,
+        /// What is wrong, and what is possible.
+        problem: &'static str,
+    },
+    /// A memory tier's buffers could not be had as they are wanted.
+    #[error("memory tier {tier:?}: {source}")]
+    Memory {
+        /// The tier's name.
+        tier: String,
+        /// What was wanted, what stands against it, and what can be done.
+        source: MemoryError,
     },
     /// Requests are to spill to the system allocator, but how many at a time was not said.
     #[error(

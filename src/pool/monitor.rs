@@ -12,6 +12,8 @@ use crate::admission::priority::ByPriority;
 use crate::admission::quota::Accounts;
 use crate::admission::tenants::{Limit, Tenant};
 use crate::admission::waits_for::WaitsFor;
+use crate::resource::backing::{HugePages, MemoryStatus};
+use crate::resource::region::Region;
 use crate::sync::Ordering;
 use crate::tier::report::Snapshot;
 
@@ -41,6 +43,8 @@ pub struct TierStatus {
     pub name: &'static str,
     /// What it holds.
     pub kind: TierKind,
+    /// What the memory behind its buffers is, if it has a region for them: memory tiers on Linux do.
+    pub memory: Option<MemoryStatus>,
     /// Its slots by state, and its counters.
     pub snapshot: Snapshot,
     /// The size below which it does not shrink.
@@ -98,6 +102,7 @@ impl ResourceStatus {
         let tiers = rows.iter().map(|row| TierStatus {
             name: row.tier.name(),
             kind: row.kind,
+            memory: row.region.as_deref().map(Region::status),
             snapshot: row.tier.snapshot(),
             min_capacity: row.tier.min_capacity(),
             breaker: row.guard.as_ref().map(|guard| guard.breaker.status()),
@@ -174,6 +179,9 @@ impl fmt::Display for ResourceStatus {
             writeln!(f, "closed: {}", closed.join(", "))?;
         }
         for tier in &self.tiers {
+            if let Some(memory) = tier.memory.as_ref().filter(|it| it.huge_pages_wanted != HugePages::None) {
+                writeln!(f, "{}: {memory}", tier.name)?;
+            }
             for (of, breaker) in [("", &tier.breaker), ("the factory of ", &tier.factory_breaker)] {
                 if let Some(breaker) = breaker.as_ref().filter(|breaker| breaker.state != BreakerState::Closed) {
                     writeln!(f, "the circuit breaker of {of}{} is {}", tier.name, breaker.state)?;

@@ -22,6 +22,7 @@ use crate::admission::breaker::{Breaker, Pass};
 use crate::admission::priority::{ByPriority, Watermarks};
 use crate::admission::tenants::Tenant;
 use crate::error::{AllocateError, CloseError, GrowError, HandleError};
+use crate::resource::region::Region;
 use crate::slot::handle::Handle;
 use crate::slot::header::Site;
 use crate::sync::{AtomicU64, Ordering};
@@ -36,6 +37,8 @@ use crate::tier::values::Panic;
 pub(super) struct Row {
     pub(super) tier: Box<dyn AnyTier>,
     pub(super) kind: TierKind,
+    /// Where the bytes of a memory tier lie.
+    pub(super) region: Option<Arc<Region>>,
     /// Away from what every request reads.
     pub(super) counts: CachePadded<Counts>,
     turn: OnceLock<Arc<Turn>>,
@@ -92,6 +95,7 @@ impl Row {
         Row {
             tier,
             kind,
+            region: None,
             counts: CachePadded::default(),
             turn: OnceLock::new(),
             books: None,

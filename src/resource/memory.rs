@@ -1,8 +1,9 @@
-//! Plain bytes, as a memory tier holds them: allocated once, aligned, zeroed, and scrubbed when they change hands.
+//! Plain bytes, as a memory tier holds them: aligned, zeroed, and scrubbed when they change hands. They lie in the tier's [region](Region),
+//! or were allocated by themselves: outside of tiers, in a pool's overflow, and where there are no regions.
 //!
 //! Guarantee: every byte from the *mark* on is zero. Whatever may write raises the mark first: the filling interface to where it has
 //! filled, and a mutable view to the end of what it shows, since nobody can know which of its bytes were written. So a scrub zeroes
-//! only up to the mark. It relies on nothing but the system allocator.
+//! only up to the mark. It relies on the region, and on the system allocator.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::fmt;
@@ -10,16 +11,15 @@ use std::io;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::slice;
+use std::sync::Arc;
 
-/// Alignment of small buffers: a cache line.
-const LINE: usize = 64;
-/// Alignment of buffers of this size and more: a page.
-const PAGE: usize = 4096;
+use super::backing::{LINE, PAGE};
+use super::region::Region;
 
 /// Bytes of a slot: what [`Pool`](crate::Pool) gives for [`Request::memory`](crate::Request::memory).
 ///
 /// Dereferences to as many bytes as were requested, [`len`](slice::len); the slot may have more, [`capacity`](Self::capacity). Aligned to 64
-/// bytes, from 4 KiB on to 4 KiB.
+/// bytes, from 4 KiB on to 4 KiB, or as the [tier](crate::MemoryTier::align) says.
 ///
 /// Beside that it can be filled from front to back ([`put_slice`](Self::put_slice), `std::io::Write`), which is worth it where buffers
 /// change tenants: only bytes that may have been written are scrubbed then. What was written through a mutable view counts whole.
@@ -47,14 +47,18 @@ pub struct Memory {
     filled: usize,
     /// Every byte from here on is zero; at most `capacity`.
     mark: usize,
+    /// Whose bytes they are; the system allocator's, if nobody's.
+    region: Option<Arc<Region>>,
     /// Who used it last: a tenant's number, 0 for nobody.
     user: u16,
     scrub: Scrub,
+    /// The alignment with which they were allocated, as a power of two.
+    align: u8,
 }
 
 const _: () = assert!(size_of::<Memory>() == LINE);
 
-// SAFETY: the bytes are owned by this value alone, like those of a `Box<[u8]>`.
+// SAFETY: the bytes are owned by this value alone, like those of a `Box<[u8]>`; and a region may be shared.
 unsafe impl Send for Memory {}
 // SAFETY: as above; a shared `Memory` is only read.
 unsafe impl Sync for Memory {}
@@ -66,6 +70,9 @@ unsafe impl Sync for Memory {}
 pub enum Scrub {
     /// When a slot goes to another tenant than had it last, by whoever allocates it. The same tenant, or nobody after nobody, finds what
     /// was left. Costs a comparison while the tenant is the same, and else zeroing what may have been written.
+    ///
+    /// Whoever releases cannot know who comes next, so there is nothing to put off: [`AfterUse`](Self::AfterUse) is the way to have
+    /// large buffers zeroed on another thread.
     #[default]
     OnChange,
     /// After every use, by the reclaimer, or by an allocation that finds nothing else: every user finds zeroes, and no allocation takes
@@ -93,21 +100,55 @@ impl Memory {
     }
 
     pub(crate) fn with_scrub(bytes: usize, scrub: Scrub) -> Result<Self, NoMemory> {
+        Self::aligned(bytes, if bytes < PAGE { LINE } else { PAGE }, scrub)
+    }
+
+    /// The same at a multiple of `align`, a power of two.
+    pub(crate) fn aligned(bytes: usize, align: usize, scrub: Scrub) -> Result<Self, NoMemory> {
         if bytes == 0 {
             let mut none = Memory::empty();
             none.scrub = scrub;
             return Ok(none);
         }
-        let layout = layout(bytes).ok_or(NoMemory { bytes })?;
+        let layout = Layout::from_size_align(bytes, align).map_err(|_| NoMemory { bytes })?;
         // SAFETY: the layout is not of size zero.
         let start = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or(NoMemory { bytes })?;
-        Ok(Memory { bytes: start, capacity: bytes, len: bytes, filled: 0, mark: 0, user: 0, scrub })
+        let align = align.trailing_zeros() as u8;
+        Ok(Memory {
+            bytes: start,
+            capacity: bytes,
+            len: bytes,
+            filled: 0,
+            mark: 0,
+            region: None,
+            user: 0,
+            scrub,
+            align,
+        })
+    }
+
+    /// A buffer that lies in a region, all of it shown.
+    ///
+    /// # Safety
+    /// So many bytes from `start` on are zero, and this buffer's until it gives them back to the region.
+    pub(crate) unsafe fn in_region(region: Arc<Region>, start: NonNull<u8>, bytes: usize, scrub: Scrub) -> Self {
+        Memory {
+            bytes: start,
+            capacity: bytes,
+            len: bytes,
+            filled: 0,
+            mark: 0,
+            region: Some(region),
+            user: 0,
+            scrub,
+            align: 0,
+        }
     }
 
     /// A buffer without bytes.
     pub(crate) const fn empty() -> Self {
         let (bytes, scrub) = (NonNull::dangling(), Scrub::OnChange);
-        Memory { bytes, capacity: 0, len: 0, filled: 0, mark: 0, user: 0, scrub }
+        Memory { bytes, capacity: 0, len: 0, filled: 0, mark: 0, region: None, user: 0, scrub, align: 0 }
     }
 
     /// Bytes that the slot has.
@@ -246,12 +287,6 @@ impl Memory {
     }
 }
 
-/// `None` if there are more bytes than an address space has.
-fn layout(bytes: usize) -> Option<Layout> {
-    let align = if bytes < PAGE { LINE } else { PAGE };
-    Layout::from_size_align(bytes, align).ok()
-}
-
 impl Deref for Memory {
     type Target = [u8];
 
@@ -273,9 +308,15 @@ impl DerefMut for Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        if let Some(layout) = layout(self.capacity).filter(|layout| layout.size() > 0) {
-            // SAFETY: the bytes were allocated with this very layout, and go with this value.
-            unsafe { dealloc(self.bytes.as_ptr(), layout) };
+        if let Some(region) = self.region.take() {
+            // SAFETY: the bytes are the region's, and go with this value; from `mark` on they are zero.
+            unsafe { region.give_back(self.bytes, self.mark) };
+        } else if self.capacity > 0 {
+            // SAFETY: the bytes were allocated with this very layout, which was checked then, and go with this value.
+            unsafe {
+                let layout = Layout::from_size_align_unchecked(self.capacity, 1 << self.align);
+                dealloc(self.bytes.as_ptr(), layout);
+            }
         }
     }
 }

@@ -1,12 +1,23 @@
-//! What tiers of a pool hold: a file for each kind of resource, and here what they have in common: how a use of one begins.
+//! What tiers of a pool hold: a file for each kind of resource and for each part of one, and here what they have in common: how a use of
+//! one begins.
+//!
+//! Memory: [`memory`] (the bytes of a slot), [`backing`] (what may be wanted of where they lie, and what was got), [`region`] (where
+//! they lie), [`places`] (who lies where), [`room`] (how much the process may still take), `typed` (the bytes as values of a type).
+//! Cores: [`cpu`]. Disk: [`disk`] (the bytes of a slot), [`scratch`] (the file that they lie in).
 //!
 //! [`begin`] is on the way of every allocation; for values of the program's own nothing is left of it when it is compiled. What takes
 //! longer, or can fail, is in [`begin_slowly`].
 
+pub(crate) mod backing;
 pub(crate) mod cpu;
 pub(crate) mod disk;
 pub(crate) mod memory;
+pub(crate) mod places;
+pub(crate) mod region;
+pub(crate) mod room;
 pub(crate) mod scratch;
+#[cfg(feature = "bytemuck")]
+pub(crate) mod typed;
 
 use std::any::Any;
 

@@ -1,4 +1,5 @@
-//! Address space that is reserved at once, given memory piece by piece, and gives it back: the payload of a tier that grows.
+//! Address space that is reserved at once, given memory piece by piece, and gives it back: the payload of a tier that grows, and the
+//! bytes of memory tiers. The only file that calls the system about pages.
 //!
 //! Reserving costs address space only, and the memory of a piece is asked for when it is needed. So a limit (`RLIMIT_DATA`, overcommit)
 //! is met as an error in [`commit`](Reserved::commit), while the tier goes on with what it has, and not as a signal later. What is
@@ -12,6 +13,9 @@ pub(crate) struct Reserved {
     bytes: usize,
 }
 
+/// Bytes of a huge page: the size that x86-64 and 64-bit ARM have in common.
+pub(crate) const HUGE: usize = 2 << 20;
+
 /// The unit in which memory comes and goes, in bytes.
 pub(crate) fn page() -> usize {
     imp::page()
@@ -24,6 +28,18 @@ impl Reserved {
         let spare = align.max(page());
         let bytes = bytes.checked_next_multiple_of(page()).and_then(|b| b.checked_add(spare)).ok_or_else(too_much)?;
         Ok(Reserved { base: imp::reserve(bytes)?, bytes })
+    }
+
+    /// Address space of huge pages, all of which the system sets aside for it now, or refuses. Whole huge pages of it can be used
+    /// like the rest of this file says; what was [emptied](Self::empty) may not be set aside any more.
+    pub(crate) fn huge(bytes: usize) -> io::Result<Self> {
+        let bytes = bytes.checked_next_multiple_of(HUGE).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Reserved { base: imp::reserve_huge(bytes)?, bytes })
+    }
+
+    /// Bytes reserved.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// The first aligned address.
@@ -58,6 +74,47 @@ impl Reserved {
         }
     }
 
+    /// Replaces the memory of the whole pages within `first..first + bytes` by zeroes that take none until they are touched. False if
+    /// the system does not do that for these pages: nothing is changed then.
+    ///
+    /// # Safety
+    /// The range lies within the reservation that `first` belongs to, it has memory, and nobody else refers to what is in it.
+    pub(crate) unsafe fn empty(first: *mut u8, bytes: usize) -> bool {
+        let (start, len) = inward(first, bytes);
+        // SAFETY: by the contract; whole pages of it.
+        len == 0 || unsafe { imp::empty(start, len) }
+    }
+
+    /// Asks for huge pages where the system has them at hand, in the whole pages that the range lies in.
+    ///
+    /// # Safety
+    /// The range lies within the reservation that `first` belongs to.
+    pub(crate) unsafe fn prefer_huge(first: *mut u8, bytes: usize) -> io::Result<()> {
+        let (start, len) = outward(first, bytes);
+        // SAFETY: by the contract.
+        unsafe { imp::prefer_huge(start, len) }
+    }
+
+    /// Has every page that the range lies in backed by memory now. What is in them stays.
+    ///
+    /// # Safety
+    /// The range lies within the reservation that `first` belongs to, and has memory.
+    pub(crate) unsafe fn populate(first: *mut u8, bytes: usize) -> io::Result<()> {
+        let (start, len) = outward(first, bytes);
+        // SAFETY: by the contract.
+        unsafe { imp::populate(start, len) }
+    }
+
+    /// Keeps every page that the range lies in from being swapped out, until its memory is taken back.
+    ///
+    /// # Safety
+    /// The range lies within the reservation that `first` belongs to, and has memory.
+    pub(crate) unsafe fn lock(first: *mut u8, bytes: usize) -> io::Result<()> {
+        let (start, len) = outward(first, bytes);
+        // SAFETY: by the contract.
+        unsafe { imp::lock(start, len) }
+    }
+
     /// Gives up the address space.
     ///
     /// # Safety
@@ -86,6 +143,8 @@ fn inward(first: *mut u8, bytes: usize) -> (*mut u8, usize) {
 mod imp {
     use std::io;
     use std::sync::OnceLock;
+    // Plain `std`: no model depends on it, and loom's cannot be made of memory that is there.
+    use std::sync::atomic::{AtomicU8, Ordering};
 
     pub(super) fn page() -> usize {
         static PAGE: OnceLock<usize> = OnceLock::new();
@@ -116,9 +175,57 @@ mod imp {
         // SAFETY: by the caller the range is ours, and nobody refers to what is in it.
         unsafe {
             if libc::mmap(start.cast(), len, libc::PROT_NONE, flags, -1, 0) == libc::MAP_FAILED {
+                // Pages that are locked would stay.
+                libc::munlock(start.cast(), len);
                 libc::madvise(start.cast(), len, libc::MADV_DONTNEED);
             }
         }
+    }
+
+    fn outcome(result: libc::c_int) -> io::Result<()> {
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
+    pub(super) fn reserve_huge(bytes: usize) -> io::Result<*mut u8> {
+        // Without `MAP_NORESERVE`: a page that the system turns out not to have would be a signal.
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_HUGETLB | libc::MAP_HUGE_2MB;
+        // SAFETY: a new mapping at an address of the system's choice touches nothing that exists.
+        let base = unsafe { libc::mmap(std::ptr::null_mut(), bytes, libc::PROT_NONE, flags, -1, 0) };
+        if base == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(base.cast()) }
+    }
+
+    pub(super) unsafe fn empty(start: *mut u8, len: usize) -> bool {
+        // SAFETY: by the caller the range is ours, and nobody else refers to what is in it.
+        unsafe { libc::madvise(start.cast(), len, libc::MADV_DONTNEED) == 0 }
+    }
+
+    pub(super) unsafe fn prefer_huge(start: *mut u8, len: usize) -> io::Result<()> {
+        // SAFETY: by the caller the range is ours; its contents stay.
+        outcome(unsafe { libc::madvise(start.cast(), len, libc::MADV_HUGEPAGE) })
+    }
+
+    pub(super) unsafe fn populate(start: *mut u8, len: usize) -> io::Result<()> {
+        loop {
+            // SAFETY: by the caller the range is ours, and has memory; its contents stay.
+            match outcome(unsafe { libc::madvise(start.cast(), len, libc::MADV_POPULATE_WRITE) }) {
+                Err(why) if why.kind() == io::ErrorKind::Interrupted => {}
+                // Before Linux 5.14.
+                Err(why) if why.raw_os_error() == Some(libc::EINVAL) => break,
+                outcome => return outcome,
+            }
+        }
+        for offset in (0..len).step_by(page()) {
+            // SAFETY: the byte is ours, and writable. Others may use it meanwhile, as bytes of their own: an exchange that adds no
+            // bit changes nothing for them, since it is one instruction.
+            let byte = unsafe { AtomicU8::from_ptr(start.wrapping_add(offset)) };
+            byte.fetch_or(0, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    pub(super) unsafe fn lock(start: *mut u8, len: usize) -> io::Result<()> {
+        // SAFETY: by the caller the range is ours, and has memory; its contents stay.
+        outcome(unsafe { libc::mlock(start.cast(), len) })
     }
 
     pub(super) unsafe fn release(base: *mut u8, bytes: usize) {
@@ -154,6 +261,26 @@ mod imp {
 
     pub(super) unsafe fn decommit(_start: *mut u8, _len: usize) {}
 
+    pub(super) fn reserve_huge(_bytes: usize) -> io::Result<*mut u8> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    pub(super) unsafe fn empty(_start: *mut u8, _len: usize) -> bool {
+        false
+    }
+
+    pub(super) unsafe fn prefer_huge(_start: *mut u8, _len: usize) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    pub(super) unsafe fn populate(_start: *mut u8, _len: usize) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    pub(super) unsafe fn lock(_start: *mut u8, _len: usize) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     pub(super) unsafe fn release(base: *mut u8, bytes: usize) {
         if let Ok(layout) = layout(bytes) {
             // SAFETY: allocated in `reserve` with this very layout.
@@ -179,6 +306,11 @@ mod tests {
             assert_eq!(first.wrapping_add(2 * page()).read(), 7, "a page that is not wholly given back stays");
             Reserved::commit(first, page()).unwrap();
             assert_eq!(first.read(), 0, "what was given back comes back empty");
+            first.write(7);
+            Reserved::populate(first, page()).unwrap();
+            assert_eq!(first.read(), 7, "what is in a page stays when it is populated");
+            assert!(Reserved::empty(first, page()));
+            assert_eq!(first.read(), 0, "an emptied page can be used, and is zero");
             space.release();
         }
     }

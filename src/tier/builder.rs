@@ -226,6 +226,11 @@ impl<T: Send + 'static> TierBuilder<T> {
         self
     }
 
+    /// How many slots it is to have at most.
+    pub(crate) fn slots(&self) -> usize {
+        self.capacity
+    }
+
     /// Builds the tier, and each slot's value by a call of `factory`.
     ///
     /// The factory is called again, on any thread, to replace a value that was taken or discarded.

@@ -137,6 +137,11 @@ impl Word {
         (self.0.load(Ordering::Relaxed) & USERS) as usize
     }
 
+    /// Whether the segment has memory, at this moment.
+    pub(crate) fn is_backed(&self) -> bool {
+        self.0.load(Ordering::Relaxed) & BACKED != 0
+    }
+
     /// One more needs the segment. Whether it has memory; if not, the caller gives it some, and says so by
     /// [`back`](Self::back). `None` while its memory is being taken.
     pub(crate) fn enter(&self) -> Option<bool> {
@@ -157,11 +162,12 @@ impl Word {
         self.0.fetch_or(BACKED, Ordering::Release);
     }
 
-    /// The caller needs the segment no more. If true, it takes the memory back, and says so by [`bare`](Self::bare).
+    /// The caller needs the segment no more. If true, it takes the memory back, and says so by [`bare`](Self::bare): also what it may
+    /// have got of it when the system refused the rest.
     pub(crate) fn leave(&self) -> bool {
         // Release: pairs with the Acquire below; every use of the memory comes before it is taken back.
-        self.0.fetch_sub(1, Ordering::Release) == BACKED | 1
-            && self.0.compare_exchange(BACKED, TAKING, Ordering::Acquire, Ordering::Relaxed).is_ok()
+        let left = self.0.fetch_sub(1, Ordering::Release) - 1;
+        left & USERS == 0 && self.0.compare_exchange(left, TAKING, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 
     /// The segment's memory has been taken.

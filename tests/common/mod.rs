@@ -2,6 +2,7 @@
 //!
 //! A file takes it in by `pub mod common;`: each uses a part of it, and the rest is not dead code where it is public.
 
+pub mod process;
 #[cfg(target_os = "linux")]
 pub mod system;
 pub mod waiting;
