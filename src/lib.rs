@@ -54,6 +54,10 @@
 //! [`Prepared`] request costs what its tier costs. [`docs::configuration`] lists every option, in code and in TOML;
 //! [`docs::allocation_strategies`] tells what each rule for scarce slots promises and costs, and when not to use it.
 //!
+//! # Several pools
+//! A [`TaskRouter`] sends [`Task`]s, which hold several resources for their life, to [`Node`]s: pools under a name, one a NUMA node, say. It
+//! takes what they need, all or nothing, and explains each decision. [`docs::routing`] says what each policy promises.
+//!
 //! # When not to use it
 //! - The number of objects in use has no bound that you could name: use an allocator.
 //! - Objects of many sizes with short lives: use an arena (`bumpalo`) or an allocator.
@@ -63,12 +67,13 @@
 //! # Reading the source
 //! In the order of the layers, each of which knows only those before it: `sync` (atomics, the light and the heavy fence,
 //! memory that is never unmapped), `slot` (the state word, the header, the handle), `tier` (its `mod.rs` names its files in
-//! reading order), `resource` (what tiers of a pool hold), `admission` (who gets what), `pool`. Beside them: [`clock`], `thread` (names
+//! reading order), `resource` (what tiers of a pool hold), `admission` (who gets what), `pool`, `host` (where a task runs). Beside them: [`clock`], `thread` (names
 //! for reports) and `error`.
 
 mod admission;
 pub mod clock;
 mod error;
+mod host;
 #[cfg(loom)]
 #[doc(hidden)]
 pub mod internals;
@@ -93,6 +98,13 @@ pub use admission::priority::{ByPriority, Priority, Watermarks};
 pub use admission::tenants::{Limit, QuotaError, QuotaRules, Tenant, TenantRules, Unit};
 pub use admission::waits_for::{SessionId, WaitEdge, WaitsFor};
 pub use error::{AllocateError, BuildError, CloseError, Exhausted, GrowError, HandleError};
+pub use host::node::{LocalNodes, Node, NodeError, NodeHealth, NodePool, NodeSource};
+pub use host::offer::{Offer, TenantOffer, TierOffer};
+pub use host::placement::Placement;
+pub use host::policy::Policy;
+pub use host::route::{Rejected, Rejection, Route, RouteError, RouteReason, RouteRule, WhyNot};
+pub use host::router::TaskRouter;
+pub use host::task::Task;
 pub use pool::Pool;
 pub use pool::builder::{MemoryTier, PoolBuilder};
 pub use pool::error::{PoolError, ReleaseError, RequestError, ShortName};
@@ -104,7 +116,9 @@ pub use pool::optimize::{Change, Decision, Reason};
 pub use pool::prepared::Prepared;
 pub use pool::request::{Request, Spill, TenantName};
 pub use pool::reservation::Reservation;
-pub use pool::resource_pool::{AsyncResourcePool, BoxFuture, CustomLease, Resource, ResourcePool, ResourceRequest};
+pub use pool::resource_pool::{
+    AsyncResourcePool, BoxFuture, CustomLease, Resource, ResourcePool, ResourceRequest, Wanted,
+};
 pub use pool::rows::TierKind;
 pub use pool::session::{Session, SessionLease};
 pub use pool::waits::Waits;
@@ -134,6 +148,8 @@ pub mod docs {
     pub mod allocation_strategies {}
     #[doc = include_str!("../docs/configuration.md")]
     pub mod configuration {}
+    #[doc = include_str!("../docs/routing.md")]
+    pub mod routing {}
     #[doc = include_str!("../docs/benchmarks.md")]
     pub mod benchmarks {}
 }
