@@ -45,8 +45,8 @@ impl Executor {
     fn next(&self, own: &Worker<Job>) -> Option<Job> {
         own.pop().or_else(|| {
             let steal = || {
-                let others = self.stealers.iter().map(Stealer::steal).collect();
-                self.queue.steal_batch_and_pop(own).or_else(|| others)
+                let others = || self.stealers.iter().map(Stealer::steal).collect();
+                self.queue.steal_batch_and_pop(own).or_else(others)
             };
             std::iter::repeat_with(steal).find(|stolen| !stolen.is_retry())?.success()
         })
