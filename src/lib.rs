@@ -54,6 +54,10 @@
 //! [`Prepared`] request costs what its tier costs. [`docs::configuration`] lists every option, in code and in TOML;
 //! [`docs::allocation_strategies`] tells what each rule for scarce slots promises and costs, and when not to use it.
 //!
+//! # Several pools
+//! A [`TaskRouter`] sends [`Task`]s, which hold several resources for their life, to [`Node`]s: pools under a name, one a NUMA node, say. It
+//! takes what they need, all or nothing, and explains each decision. [`docs::routing`] says what each policy promises.
+//!
 //! # When not to use it
 //! - The number of objects in use has no bound that you could name: use an allocator.
 //! - Objects of many sizes with short lives: use an arena (`bumpalo`) or an allocator.
@@ -63,7 +67,8 @@
 //! # Reading the source
 //! In the order of the layers, each of which knows only those before it: `sync` (atomics, the light and the heavy fence,
 //! memory that is never unmapped), `slot` (the state word, the header, the handle), `tier` (its `mod.rs` names its files in
-//! reading order), `machine` (what the system says of process and machine), `resource` (what tiers of a pool hold), `admission` (who gets what), `pool`. Beside them: [`clock`], `thread` (names
+//! reading order), `machine` (what the system says), `resource` (what tiers of a pool hold), `admission` (who gets what), `pool`, `host` (the
+//! machine around a pool, its health, and where a task runs). Beside them: [`clock`], `thread` (names
 //! for reports) and `error`.
 
 mod admission;
@@ -98,10 +103,17 @@ pub use error::{AllocateError, BuildError, CloseError, Exhausted, GrowError, Han
 pub use host::detector::{CurrentResources, DetectorBuilder, ResourceDetector, ResourceReader};
 pub use host::health::{Health, HealthBuilder, HealthError, HealthMonitor, HealthStatus};
 pub use host::issue::{IssueState, ResourceIssue, ResourceMetrics, Severity, Signal};
+pub use host::node::{LocalNodes, Node, NodeError, NodeHealth, NodePool, NodeSource};
+pub use host::offer::{Offer, TenantOffer, TierOffer};
+pub use host::placement::Placement;
+pub use host::policy::Policy;
 pub use host::resources::{
     CpuResources, DiskResources, Figure, FileSystemFigures, MemoryResources, PressureResources, ResourceAvailability,
     Stall, SystemResources,
 };
+pub use host::route::{Rejected, Rejection, Route, RouteError, RouteReason, RouteRule, WhyNot};
+pub use host::router::TaskRouter;
+pub use host::task::Task;
 pub use host::threshold::Threshold;
 pub use machine::affinity::PinError;
 pub use pool::Pool;
@@ -115,7 +127,9 @@ pub use pool::optimize::{Change, Decision, Reason};
 pub use pool::prepared::Prepared;
 pub use pool::request::{Request, Spill, TenantName};
 pub use pool::reservation::Reservation;
-pub use pool::resource_pool::{AsyncResourcePool, BoxFuture, CustomLease, Resource, ResourcePool, ResourceRequest};
+pub use pool::resource_pool::{
+    AsyncResourcePool, BoxFuture, CustomLease, Resource, ResourcePool, ResourceRequest, Wanted,
+};
 pub use pool::rows::TierKind;
 pub use pool::session::{Session, SessionLease};
 pub use pool::tiers::{CpuTier, DiskTier};
@@ -152,6 +166,8 @@ pub mod docs {
     pub mod allocation_strategies {}
     #[doc = include_str!("../docs/configuration.md")]
     pub mod configuration {}
+    #[doc = include_str!("../docs/routing.md")]
+    pub mod routing {}
     #[doc = include_str!("../docs/benchmarks.md")]
     pub mod benchmarks {}
 }

@@ -298,6 +298,11 @@ impl Accounts {
         &self.accounts[tenant.index()].name
     }
 
+    /// The tenant whose limits it shares, or nobody.
+    pub(crate) fn parent(&self, tenant: Tenant) -> Tenant {
+        self.accounts[tenant.index()].parent
+    }
+
     /// A tenant's weight.
     pub(crate) fn weight(&self, tenant: Tenant) -> u32 {
         self.accounts[tenant.index()].weight

@@ -233,7 +233,7 @@ pub struct ShortName {
 impl ShortName {
     const MOST: usize = 40;
 
-    pub(super) fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let mut len = name.len().min(Self::MOST);
         while !name.is_char_boundary(len) {
             len -= 1;

@@ -18,18 +18,21 @@ use std::time::Instant;
 use super::Pool;
 use super::builder::AGEING;
 use super::error::RequestError;
-use super::prepared::{Attempt, Wait};
+use super::prepared::{Attempt, Plan, Wait};
 use super::request::{Request, Spill};
+use super::resource_pool::{Resource, ResourceRequest};
+use super::rows::AnyTier;
 use crate::admission::line::Line;
 use crate::error::{AllocateError, BuildError};
 use crate::slot::header::Site;
 use crate::slot::label::Label;
 use crate::tier::Tier;
+use crate::tier::core::Core;
 use crate::tier::future::Allocate;
 use crate::tier::lease::Lease;
 
-/// Several requests that are served all together or not at all: a tuple of up to eight [`Request`]s of any kinds, or a `Vec` of requests of
-/// one kind. For [`Pool::allocate_group`](crate::Pool::allocate_group).
+/// Several requests that are served all together or not at all: a tuple of up to eight [`Request`]s of any kinds, a `Vec` of requests of
+/// one kind, or a slice of [`ResourceRequest`]s. For [`Pool::allocate_group`](crate::Pool::allocate_group).
 pub trait Group: sealed::Sealed {}
 
 /// The leases that a group of requests gets: a tuple, or a `Vec`, in the order of the requests.
@@ -81,12 +84,11 @@ struct Step {
 
 impl Step {
     fn new<K: Send + 'static>(attempt: &Attempt<'_, K>, place: usize) -> Self {
-        Step {
-            tier: attempt.tier.core().life().serial,
-            place,
-            row: attempt.plan.route.row,
-            class: attempt.plan.label.class,
-        }
+        Step::of(attempt.tier.core(), &attempt.plan, place)
+    }
+
+    fn of(core: &Core, plan: &Plan, place: usize) -> Self {
+        Step { tier: core.life().serial, place, row: plan.route.row, class: plan.label.class }
     }
 }
 
@@ -237,6 +239,67 @@ impl<K: Send + 'static> Sealed for Vec<Request<'_, K>> {
             progress.advance(pool, &steps, now, how, site).await?;
             let place = steps[now].place;
             held[place] = Some(take(&attempts[place], how, site).await?);
+        }
+        // As above.
+        drop(progress);
+        Ok(held.into_iter().flatten().collect())
+    }
+}
+
+/// A member whose kind is not known.
+pub struct AnyAttempt<'p> {
+    pool: &'p Pool,
+    tier: &'p dyn AnyTier,
+    plan: Plan,
+    /// The line that made the request.
+    site: Site,
+}
+
+impl<'p> AnyAttempt<'p> {
+    fn new(pool: &'p Pool, request: &ResourceRequest, by_thread: bool) -> Result<Self, RequestError> {
+        let plan = Plan { by_thread, ..pool.plan_of(request)? };
+        Ok(AnyAttempt { pool, tier: &*pool.inner.rows[plan.route.row].tier, plan, site: request.site() })
+    }
+
+    async fn take(&self, how: How) -> Result<Resource, RequestError> {
+        let &AnyAttempt { pool, tier, mut plan, site } = self;
+        if how == How::Try {
+            return tier.allocate(pool, plan, Wait::Never, site);
+        }
+        plan.route.spill = Spill::Refuse;
+        match how {
+            How::Await => tier.allocate_async(pool, plan, site).await,
+            How::Try | How::Block(None) => tier.allocate(pool, plan, Wait::For(None), site),
+            How::Block(Some(end)) => {
+                let left = end.saturating_duration_since(Instant::now());
+                tier.allocate(pool, plan, Wait::For(Some(left)), site)
+            }
+        }
+    }
+}
+
+/// The holders' lines are those that made the requests.
+impl Group for &[ResourceRequest] {}
+
+impl Sealed for &[ResourceRequest] {
+    type Leases = Vec<Resource>;
+    type Attempts<'p> = Vec<AnyAttempt<'p>>;
+
+    fn route(self, pool: &Pool, by_thread: bool) -> Result<Self::Attempts<'_>, RequestError> {
+        self.iter().map(|request| AnyAttempt::new(pool, request, by_thread)).collect()
+    }
+
+    async fn gather(attempts: &Self::Attempts<'_>, how: How, site: Site) -> Result<Self::Leases, RequestError> {
+        let Some(&AnyAttempt { pool, .. }) = attempts.first() else { return Ok(Vec::new()) };
+        let step = |(place, it): (usize, &AnyAttempt<'_>)| Step::of(it.tier.core(), &it.plan, place);
+        let mut steps: Vec<_> = attempts.iter().enumerate().map(step).collect();
+        arrange(pool, &mut steps)?;
+        let mut held: Vec<_> = attempts.iter().map(|_| None).collect();
+        let mut progress = Progress::default();
+        for now in 0..steps.len() {
+            progress.advance(pool, &steps, now, how, site).await?;
+            let place = steps[now].place;
+            held[place] = Some(attempts[place].take(how).await?);
         }
         // As above.
         drop(progress);

@@ -15,7 +15,7 @@ use super::error::{ReleaseError, RequestError};
 use super::metrics::PoolMetrics;
 use super::monitor::ResourceStatus;
 use super::optimize::Decision;
-use super::prepared::Wait;
+use super::prepared::{Plan, Wait};
 use super::request::{Spill, TenantName, Wants, What, Who};
 use crate::admission::priority::Priority;
 use crate::admission::tenants::Tenant;
@@ -102,7 +102,7 @@ pub struct ResourceRequest {
     site: Site,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Kind {
     Memory { bytes: usize },
     Cpu,
@@ -172,7 +172,41 @@ impl ResourceRequest {
         self
     }
 
-    fn wants(&self) -> Wants<'_> {
+    /// What is wanted.
+    pub fn wanted(&self) -> Wanted<'_> {
+        match &self.what {
+            Kind::Memory { bytes } => Wanted::Bytes(*bytes),
+            Kind::Cpu => Wanted::Cpu,
+            Kind::Disk { bytes } => Wanted::DiskBytes(*bytes),
+            Kind::Of { tier } => Wanted::SlotOf(tier),
+        }
+    }
+
+    /// The name of the tenant on whose behalf it is; `None` for nobody's.
+    pub fn on_behalf_of(&self) -> Option<&str> {
+        self.tenant.as_deref()
+    }
+
+    /// How urgent it is.
+    pub fn urgency(&self) -> Priority {
+        self.priority
+    }
+
+    /// What it does when the tier has no slot free, if it says so.
+    pub fn spills(&self) -> Option<Spill> {
+        self.spill
+    }
+
+    /// The same, on behalf of that tenant, and so urgent.
+    pub(crate) fn on_terms_of(self, tenant: Option<Cow<'static, str>>, priority: Priority) -> Self {
+        ResourceRequest { tenant, priority, ..self }
+    }
+
+    pub(super) fn site(&self) -> Site {
+        self.site
+    }
+
+    pub(super) fn wants(&self) -> Wants<'_> {
         let what = match &self.what {
             Kind::Memory { bytes } => What::Bytes(*bytes),
             Kind::Cpu => What::Cpu,
@@ -183,6 +217,20 @@ impl ResourceRequest {
         let (priority, tag) = (self.priority, self.tag.as_deref());
         Wants { what, tenant, priority, tag, patience: self.patience, spill: self.spill }
     }
+}
+
+/// What a [`ResourceRequest`] wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Wanted<'a> {
+    /// So many bytes.
+    Bytes(usize),
+    /// A core.
+    Cpu,
+    /// So many bytes on disk.
+    DiskBytes(u64),
+    /// A slot of the tier of that name.
+    SlotOf(&'a str),
 }
 
 /// Something that a pool has given, of whatever kind; goes back when dropped.
@@ -313,6 +361,10 @@ impl<K: Send + 'static> AnyLease for Option<Lease<K>> {
 }
 
 impl Pool {
+    pub(super) fn plan_of(&self, request: &ResourceRequest) -> Result<Plan, RequestError> {
+        self.plan(&request.wants()).ok_or_else(|| self.why_not::<Memory>(&request.wants()))
+    }
+
     fn release_resource(&self, resource: Resource, site: Site) -> Result<(), ReleaseError<Resource>> {
         if self.row_of(resource.tier()).is_none() {
             let tier = resource.tier_name();
@@ -325,7 +377,7 @@ impl Pool {
 
 impl ResourcePool for Pool {
     fn allocate(&self, request: &ResourceRequest) -> Result<Resource, RequestError> {
-        let plan = self.plan(&request.wants()).ok_or_else(|| self.why_not::<Memory>(&request.wants()))?;
+        let plan = self.plan_of(request)?;
         let tier = &self.inner.rows[plan.route.row].tier;
         tier.allocate(self, plan, Wait::at_most(plan.patience), request.site)
     }

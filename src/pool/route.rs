@@ -118,6 +118,11 @@ impl Routes {
         }
     }
 
+    /// What requests by size do that do not say.
+    pub(super) fn spill(&self) -> Spill {
+        self.spill
+    }
+
     fn place(&self, name: &str) -> Result<usize, usize> {
         self.names.binary_search_by_key(&name, |(name, _)| name)
     }

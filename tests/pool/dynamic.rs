@@ -71,3 +71,37 @@ fn the_async_interface_is_a_future_without_runtime() {
         assert!(dynamic.optimize(&one.metrics()).await.is_empty());
     });
 }
+
+#[test]
+fn requests_of_any_kinds_are_a_group() {
+    let pool = pool();
+    let requests =
+        [ResourceRequest::of("numbers"), ResourceRequest::memory(1), ResourceRequest::memory(100).tenant("md")];
+    let made = line!();
+    let names = |group: &[Resource]| group.iter().map(Resource::tier_name).collect::<Vec<_>>();
+    let one = pool.try_allocate_group(&requests[..]).unwrap();
+    assert_eq!(names(&one), ["numbers", "small", "middle"]);
+    let two = pool.allocate_group_timeout(&requests[..], Duration::from_secs(1)).unwrap();
+    let mut lines: Vec<_> = pool.holders().iter().map(|holder| holder.site.unwrap().line()).collect();
+    lines.sort_unstable();
+    assert_eq!(lines.len(), 6);
+    assert!(*lines.last().unwrap() < made, "the lines that made the requests: {lines:?}");
+    let error = pool.try_allocate_group(&requests[..]).unwrap_err();
+    assert!(matches!(error, RequestError::Tier(AllocateError::Exhausted(_))), "{error}");
+
+    // Waits for all of them, and gives back those it has if one does not come.
+    let wakes = Arc::default();
+    let mut waits = pool.allocate_group_async(&requests[..]);
+    assert!(poll(waits.as_mut(), &wakes).is_pending());
+    drop(one);
+    assert_eq!(names(&block_on(waits).unwrap()), ["numbers", "small", "middle"]);
+    let error =
+        pool.allocate_group_timeout(&[requests.clone(), requests.clone()].concat()[..], Duration::from_millis(1));
+    assert!(matches!(error, Err(RequestError::Tier(AllocateError::TimedOut { .. }))), "{error:?}");
+    drop(two);
+    assert_eq!(pool.monitor().tiers.iter().map(|tier| tier.held()).sum::<usize>(), 0);
+    let too_many = [&requests[..], &requests[..], &requests[..]].concat();
+    assert!(matches!(pool.allocate_group(&too_many[..]), Err(RequestError::GroupTooLarge { .. })));
+    assert!(matches!(pool.try_allocate_group(&[ResourceRequest::of("none")][..]), Err(RequestError::NoTier { .. })));
+    assert!(pool.allocate_group(&[][..] as &[ResourceRequest]).unwrap().is_empty());
+}
