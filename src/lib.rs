@@ -168,6 +168,8 @@ pub mod docs {
     pub mod configuration {}
     #[doc = include_str!("../docs/routing.md")]
     pub mod routing {}
+    #[doc = include_str!("../docs/operations.md")]
+    pub mod operations {}
     #[doc = include_str!("../docs/benchmarks.md")]
     pub mod benchmarks {}
 }
