@@ -70,13 +70,13 @@ fn options_of_a_tier_reach_it() {
         assert_eq!(pool.try_allocate(Request::memory(1).tenant("a")).unwrap()[0], other, "{scrub}");
     }
 
-    let pool = with("align = \"8 KiB\"\nprefault = true\nguard_pages = true\nlock = false\nhuge_pages = \"none\"");
+    let pool = with("align = \"8 KiB\"\nprefault = false\nguard_pages = true\nlock = false\nhuge_pages = \"none\"");
     assert!(take(&pool).iter().all(|lease| lease.as_ptr().addr().is_multiple_of(8192)));
     // Regions are for Linux.
     if let Some(memory) = &pool.monitor().tiers[0].memory {
-        assert_eq!((memory.align, memory.prefaulted, memory.guard_pages, memory.locked), (8192, true, true, false));
+        assert_eq!((memory.align, memory.prefaulted, memory.guard_pages, memory.locked), (8192, false, true, false));
         let got = with("huge_pages = \"transparent\"").monitor().tiers[0].memory.clone().unwrap();
-        assert_eq!(got.huge_pages_wanted, HugePages::Transparent);
+        assert_eq!((got.huge_pages_wanted, got.prefaulted), (HugePages::Transparent, true));
         assert!(with("lock = true").monitor().tiers[0].memory.as_ref().unwrap().locked);
     }
 

@@ -328,7 +328,7 @@ impl MemoryTable {
         }
         tier = tier
             .huge_pages(self.huge_pages.unwrap_or_default())
-            .prefault(self.prefault.unwrap_or_default())
+            .prefault(self.prefault.unwrap_or(true))
             .lock(self.lock.unwrap_or_default())
             .guard_pages(self.guard_pages.unwrap_or_default());
         tier.common = self.common(line);

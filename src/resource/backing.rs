@@ -43,13 +43,20 @@ impl fmt::Display for HugePages {
 }
 
 /// What is wanted.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Backing {
     pub(crate) align: Option<usize>,
     pub(crate) huge_pages: HugePages,
     pub(crate) prefault: bool,
     pub(crate) lock: bool,
     pub(crate) guard_pages: bool,
+}
+
+impl Default for Backing {
+    fn default() -> Self {
+        // A first touch of a page takes microseconds: whoever has a pool has it so that its users do not pay that.
+        Backing { align: None, huge_pages: HugePages::None, prefault: true, lock: false, guard_pages: false }
+    }
 }
 
 impl Backing {
@@ -66,15 +73,15 @@ impl Backing {
         } else if self.guard_pages && self.huge_pages != HugePages::None {
             Some("`guard_pages` lie between the slots, where `huge_pages` leave no room for them; leave out either")
         } else if !cfg!(target_os = "linux") && self.needs_pages() {
-            Some("`huge_pages`, `prefault`, `lock` and `guard_pages` are for Linux only; leave them out")
+            Some("`huge_pages`, `lock` and `guard_pages` are for Linux only; leave them out")
         } else {
             None
         }
     }
 
-    /// Whether more is wanted of it than any allocator can give.
+    /// Whether more is wanted of it than any allocator gives. (The system's zeroes, and thereby touches, what it aligns.)
     pub(crate) fn needs_pages(&self) -> bool {
-        self.huge_pages != HugePages::None || self.prefault || self.lock || self.guard_pages
+        self.huge_pages != HugePages::None || self.lock || self.guard_pages
     }
 
     /// Where a buffer of so many bytes begins: at a multiple of this.

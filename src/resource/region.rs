@@ -7,7 +7,7 @@
 //!
 //! What goes back to the system, and when: the memory of a segment, with the last of its buffers. A segment is a slot, or as many as fit
 //! into 256 KiB (of huge pages: into one), and up to a 1,024th of the tier. Beside that, the whole pages of a buffer go back when it does,
-//! unless they are huge, locked, or were touched in advance.
+//! unless they are huge or locked.
 
 use std::io;
 use std::ptr::NonNull;
@@ -150,7 +150,7 @@ impl Region {
             let mut from = 0;
             while let Some(place) = self.places.take(from) {
                 let segment = place / self.shape.each;
-                match self.enter(segment) {
+                match self.enter(segment).and_then(|entered| self.touch(place, entered)) {
                     Ok(true) => {
                         let start = NonNull::new(self.first.wrapping_add(self.shape.start(place)));
                         let start = start.expect("the system maps nothing at address zero");
@@ -193,13 +193,7 @@ impl Region {
             // SAFETY: by the contract, and the place has memory until it is counted off below.
             unsafe { self.wipe(start.as_ptr(), mark) };
         }
-        let segment = place / self.shape.each;
-        let word = &self.words[segment];
-        if word.leave() {
-            // SAFETY: nobody needs the segment, and nobody enters while the word says that its memory is being taken.
-            unsafe { self.decommit(segment) };
-            word.bare();
-        }
+        self.leave(place / self.shape.each);
         self.places.give_back(place);
     }
 
@@ -226,16 +220,41 @@ impl Region {
         let Some(backed) = word.enter() else { return Ok(false) };
         if !backed {
             if let Err(why) = self.commit(segment) {
-                if word.leave() {
-                    // SAFETY: as in `give_back`.
-                    unsafe { self.decommit(segment) };
-                    word.bare();
-                }
+                self.leave(segment);
                 return Err(why);
             }
             word.back();
         }
         Ok(true)
+    }
+
+    /// One less needs the segment; the last takes its memory back.
+    fn leave(&self, segment: usize) {
+        let word = &self.words[segment];
+        if word.leave() {
+            // SAFETY: nobody needs the segment, and nobody enters while the word says that its memory is being taken.
+            unsafe { self.decommit(segment) };
+            word.bare();
+        }
+    }
+
+    /// Touches the pages of a place, if its segment was entered and they may not all be there: its last owner may have given them back.
+    /// Leaves the segment if that fails.
+    fn touch(&self, place: usize, entered: bool) -> Result<bool, MemoryError> {
+        if entered && self.backing.prefault && self.pages_go_alone() {
+            let (start, bytes) = (self.first.wrapping_add(self.shape.start(place)), self.shape.bytes);
+            // SAFETY: the place is one of this reservation, and has memory as long as its segment is counted.
+            if let Err(source) = unsafe { Reserved::populate(start, bytes) } {
+                self.leave(place / self.shape.each);
+                return Err(MemoryError::System { what: "memory", bytes, source });
+            }
+        }
+        Ok(entered)
+    }
+
+    /// Whether a buffer's whole pages go back without those around it.
+    fn pages_go_alone(&self) -> bool {
+        self.shape.bytes >= page() && self.huge_pages == HugePages::None && !self.backing.lock
     }
 
     /// The whole pages of a segment that need memory.
@@ -264,7 +283,9 @@ impl Region {
                     let (all, limit) = (self.shape.all(), limits::of_process(Limit::Locked));
                     Reserved::lock(first, bytes).map_err(|source| MemoryError::Lock { bytes, all, limit, source })?;
                 }
-                _ if self.backing.prefault => Reserved::populate(first, bytes).map_err(system)?,
+                _ if self.backing.prefault && !self.pages_go_alone() => {
+                    Reserved::populate(first, bytes).map_err(system)?;
+                }
                 _ => {}
             }
         }
@@ -296,13 +317,11 @@ impl Region {
     /// # Safety
     /// It has memory, and nobody refers to it.
     unsafe fn wipe(&self, start: *mut u8, mark: usize) {
-        let Backing { prefault, lock, .. } = self.backing;
-        let stays = prefault || lock || self.huge_pages != HugePages::None || mark == 0;
         let before = (start.addr().next_multiple_of(page()) - start.addr()).min(self.shape.bytes);
         let pages = (self.shape.bytes - before) / page() * page();
         // SAFETY: by the contract; `mark` is at most the buffer's size, and so are `before` and `before + pages`.
         unsafe {
-            if !stays && pages > 0 && Reserved::empty(start.add(before), pages) {
+            if mark > 0 && pages > 0 && self.pages_go_alone() && Reserved::empty(start.add(before), pages) {
                 start.write_bytes(0, before.min(mark));
                 let after = before + pages;
                 start.add(after).write_bytes(0, mark.saturating_sub(after));
@@ -445,7 +464,7 @@ mod tests {
     /// Whole pages of a buffer go back although others in its segment are in use, and its edges are zeroed.
     #[test]
     fn a_buffer_that_comes_back_is_zero_whatever_lies_around_it() {
-        for backing in [Backing::default(), Backing { prefault: true, ..Backing::default() }] {
+        for backing in [Backing::default(), Backing { prefault: false, ..Backing::default() }] {
             for bytes in [64, 1000, 4096, 4160, 10_000, 20_032] {
                 let region = region(bytes, 8, Backing { align: Some(64), ..backing });
                 let mut all: Vec<_> = (0..8).map(|_| region.memory(Scrub::Keep).unwrap()).collect();

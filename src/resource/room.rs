@@ -1,7 +1,8 @@
 //! How many bytes of memory the process may still take: the one place where a region asks before it takes some.
 //!
 //! A limit that is met in the middle of a page fault is a signal, or the end of the process. So a region asks first, and refuses while
-//! there is still a margin for everybody else: the program's own allocator meets the same limit.
+//! there is still a margin for everybody else: the program's own allocator meets the same limit. What counts against this one is memory
+//! that may be written to, touched or not; a limit on what is touched says the same of tiers that touch all of it in advance.
 
 use crate::machine::cgroup::Groups;
 use crate::machine::limits::{self, Limit};

@@ -187,7 +187,12 @@ mod imp {
     }
 
     pub(super) fn reserve_huge(bytes: usize) -> io::Result<*mut u8> {
-        // Without `MAP_NORESERVE`: a page that the system turns out not to have would be a signal.
+        // A page that the system turns out not to have would be a signal. So all are set aside now, without `MAP_NORESERVE`; and those
+        // that come again after they were given back are populated, which tells.
+        // SAFETY: advice on no bytes touches nothing.
+        if unsafe { libc::madvise(std::ptr::null_mut(), 0, libc::MADV_POPULATE_WRITE) } != 0 {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "this kernel is older than Linux 5.14"));
+        }
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_HUGETLB | libc::MAP_HUGE_2MB;
         // SAFETY: a new mapping at an address of the system's choice touches nothing that exists.
         let base = unsafe { libc::mmap(std::ptr::null_mut(), bytes, libc::PROT_NONE, flags, -1, 0) };
