@@ -72,7 +72,7 @@ fn from_detector_to_optimize_in_a_container_whose_memory_runs_short() {
 
     // A pool that may grow to more than the container has.
     let most = Watermarks { min: 0, low: 2, high: 4 };
-    let frames = MemoryTier::new("frames", SLOT, 400).prefault(true).watermarks_up_to(most);
+    let frames = MemoryTier::new("frames", SLOT, 400).watermarks_up_to(most);
     let pool = Pool::builder()
         .memory_tier(frames.with(|tier| tier.min_capacity(16)))
         .cpu("cores")

@@ -1,8 +1,9 @@
 //! How many bytes of memory the process may still take: the one place where a region asks before it takes some.
 //!
 //! A limit that is met in the middle of a page fault is a signal, or the end of the process. So a region asks first, and refuses while
-//! there is still a margin for everybody else: the program's own allocator meets the same limit. What counts against this one is memory
-//! that may be written to, touched or not; a limit on what is touched says the same of tiers that touch all of it in advance.
+//! there is still a margin for everybody else: the program's own allocator meets the same limit. Against the process's own limit
+//! counts memory that may be written to, touched or not; against a group's, what was touched, which is the same of tiers that touch all of
+//! theirs in advance.
 
 use crate::machine::cgroup::Groups;
 use crate::machine::limits::{self, Limit};
