@@ -292,6 +292,16 @@ fn a_process_with_fewer_cores() {
     });
 }
 
+/// Leaves a cpuset and removes it, however the test ends.
+struct Gone<'a>(&'a str);
+
+impl Drop for Gone<'_> {
+    fn drop(&mut self) {
+        let _ = fs::write("/sys/fs/cgroup/cpuset/cgroup.procs", process::id().to_string());
+        let _ = fs::remove_dir(self.0);
+    }
+}
+
 /// TORTURE 27, for cores: one is taken away while the program runs. It is refused, and its slot is not lost.
 #[test]
 fn a_core_that_was_taken_away_is_refused() {
@@ -311,6 +321,7 @@ fn a_core_that_was_taken_away_is_refused() {
                     return skip("a core that is taken away", format!("no cpuset of its own: {why}"));
                 }
                 let pool = Pool::builder().cpu_tier(CpuTier::new("cores").cpus([all[0], all[1]])).build().unwrap();
+                let _gone = Gone(&group);
                 write("cgroup.procs", &process::id().to_string()).unwrap();
                 let mut refused = 0;
                 let mut held = Vec::new();
@@ -333,8 +344,6 @@ fn a_core_that_was_taken_away_is_refused() {
                 drop(held);
                 assert_eq!(mask(), [all[1]]);
                 assert_eq!((pool.monitor().tiers[0].held(), pool.monitor().tiers[0].snapshot.free), (0, 2));
-                fs::write("/sys/fs/cgroup/cpuset/cgroup.procs", process::id().to_string()).unwrap();
-                fs::remove_dir(&group).unwrap();
             },
         );
     });

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use tierpool::{AllocateError, HugePages, Memory, Pool, PoolError, Request, RequestError, Spill, Tier};
+use tierpool::{AllocateError, HugePages, Memory, Pool, PoolError, Request, RequestError, Spill, Tier, TierKind};
 
 /// Two lines in front, a table each for two tiers.
 const TWO: &str = r#"spill = "next-larger"
@@ -210,21 +210,96 @@ fn every_fault_names_its_line() {
     assert!(matches!(error, PoolError::NoOverflow), "{error}");
 }
 
+/// A table each for cores and disk space.
+const CORES_AND_DISK: &str = r#"[[cpu]]
+name = "cores"
+max_waiters = 0
+
+[[disk]]
+name = "spill"
+dir = "DIR"
+bytes = "8 KiB"
+extents = 4
+min_slots = 2
+scrub = "keep"
+
+[[tenant]]
+name = "a"
+"#;
+
+#[cfg(unix)]
+#[test]
+fn cores_and_disk_space_from_a_file() {
+    let text = CORES_AND_DISK.replace("DIR", std::env::temp_dir().to_str().unwrap());
+    let pool = Pool::from_toml(&text).unwrap();
+    let status = pool.monitor();
+    let tiers: Vec<_> = status.tiers.iter().map(|tier| (tier.name, tier.kind, tier.min_capacity)).collect();
+    let cores = status.tiers[0].snapshot.capacity;
+    assert_eq!(tiers, [("cores", TierKind::Cpu, cores), ("spill", TierKind::Disk { bytes: 8192 }, 2)]);
+    let held: Vec<_> = (0..cores).map(|_| pool.try_allocate(Request::cpu()).unwrap()).collect();
+    let error = pool.allocate(Request::cpu()).unwrap_err();
+    assert!(matches!(error, RequestError::Tier(AllocateError::QueueFull { .. })), "{error}");
+    let mut one = vec![held.into_iter().next().unwrap().id()];
+
+    let mut extent = pool.try_allocate(Request::disk(10)).unwrap();
+    extent.write_all_at(b"kept", 0).unwrap();
+    drop(extent);
+    let mut read = [0; 4];
+    pool.try_allocate(Request::disk(10).tenant("a")).unwrap().read_exact_at(&mut read, 0).unwrap();
+    assert_eq!(&read, b"kept", "`scrub` has reached it");
+
+    let pool = Pool::from_toml(&format!("[[cpu]]\nname = \"one\"\ncpus = {one:?}")).unwrap();
+    assert_eq!(pool.monitor().tiers[0].snapshot.capacity, 1);
+    one.push(one[0]);
+    let faults = [
+        // (what is replaced, by what, the line, what the error says)
+        ("max_waiters = 0", &format!("cpus = {one:?}")[..], 1, "twice"),
+        ("max_waiters = 0", "cpus = []", 1, "is empty"),
+        ("max_waiters = 0", "cpus = [60000]", 1, "may not use cores 60000"),
+        ("max_waiters = 0", "cpus = 1", 3, "invalid type"),
+        ("max_waiters = 0", "cores = 1", 3, "unknown field `cores`, expected one of `name`, `cpus`, `avoid_siblings`"),
+        ("max_waiters = 0", "slots = 1", 3, "unknown field `slots`"),
+        ("name = \"spill\"", "name = \"cores\"", 5, "two tiers of the pool are named \"cores\""),
+        ("extents = 4", "slots = 4", 9, "expected one of `name`, `dir`, `bytes`, `extents`, `direct`, `scrub`"),
+        ("extents = 4\n", "", 5, "missing field `extents`"),
+        ("extents = 4", "extents = 1", 5, "smallest size is larger"),
+        ("8 KiB", "8 kB", 8, "such as 2048, \"2 KiB\""),
+        ("8 KiB", "0", 5, "from 1 byte"),
+        ("8 KiB\"", "5000 B\"\ndirect = true", 5, "a multiple of 4096"),
+        ("dir = \"", "dir = \"/nowhere", 5, "create the directory"),
+        ("scrub = \"keep\"", "scrub = \"never\"", 11, "unknown variant `never`"),
+        ("scrub = \"keep\"", "watermarks = { min = 1, low = 2, high = 4 }", 5, "`high` leaves nothing"),
+    ];
+    for (old, new, line, says) in faults {
+        assert!(text.contains(old), "{old}");
+        let error = Pool::from_toml(&text.replacen(old, new, 1)).unwrap_err();
+        let (PoolError::Config { line: at, .. } | PoolError::At { line: at, .. }) = error else {
+            panic!("{error:?} of {new:?} should have a line")
+        };
+        assert!(at == line && error.to_string().contains(says), "{new:?} in line {line}: {error}");
+    }
+}
+
 /// The examples of the guide are pools, and its table of options leaves none out.
 #[test]
 fn the_guide_is_right() {
     let guide = include_str!("../docs/configuration.md");
     let mut examples = guide.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
     let every_option = examples.next().unwrap();
-    let pool = Pool::from_toml(every_option).unwrap();
+    // Not every process may use that core.
+    let cores = Pool::builder().cpu("cores").build().unwrap();
+    let allowed = cores.try_allocate(Request::cpu()).unwrap().id();
+    let pool = Pool::from_toml(&every_option.replace("cpus = [0]", &format!("cpus = [{allowed}]"))).unwrap();
     assert_eq!(pool.try_allocate(Request::of::<Memory>("frames")).unwrap().len(), 65536);
     examples.for_each(|example| drop(Pool::from_toml(example).unwrap()));
 
-    let error = Pool::from_toml("[[memory]]\nnothing = 1").unwrap_err().to_string();
-    let known: Vec<_> = error.split('`').skip(3).step_by(2).collect();
-    assert!(known.len() > 10, "{error}");
-    for option in known {
-        assert!(every_option.contains(&format!("{option} = ")), "{option} is missing in the example");
-        assert!(guide.contains(&format!("| `{option}` |")), "{option} is missing in the table");
+    for table in ["memory", "cpu", "disk"] {
+        let error = Pool::from_toml(&format!("[[{table}]]\nnothing = 1")).unwrap_err().to_string();
+        let known: Vec<_> = error.split('`').skip(3).step_by(2).collect();
+        assert!(known.len() > 10, "{error}");
+        for option in known {
+            assert!(every_option.contains(&format!("{option} = ")), "{option} is missing in the example");
+            assert!(guide.contains(&format!("| `{option}` |")), "{option} is missing in the table");
+        }
     }
 }

@@ -20,9 +20,6 @@ pub struct PinError {
     why: Why,
 }
 
-// A refusal of the pool has room for it beside what a lease has in its registers.
-const _: () = assert!(size_of::<PinError>() <= 6);
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "there is only one reason"))]
 enum Why {

@@ -54,7 +54,7 @@ impl Plan {
 
     /// Where every lease passes that a tier gave to the pool, if it has waited or was reserved.
     pub(super) fn accept<K: Send + 'static>(&self, tier: &Tier<K>, lease: Lease<K>) -> Result<Lease<K>, RequestError> {
-        accept(self, lease).map_err(|why| self.unfit(tier, why))
+        accept(self, tier, lease)
     }
 
     /// Why a lease was not [accepted](accept).
@@ -312,7 +312,7 @@ fn serve<K: Send + 'static>(
     plan: &Plan,
     site: Site,
 ) -> Result<Lease<K>, RequestError> {
-    // Leases come back in registers, alone or with a small reason, and errors are asked for: a call that returned either would pass the lease of the
+    // Leases come back in registers, as `Option`s, and reasons are asked for: a call that returned either would pass the lease of the
     // hot path, too, through memory.
     let caller = tier.caller(site, plan.label);
     let at_hand = || Paid::at_hand(row, tier.core(), &caller, plan.tenant());
@@ -321,7 +321,7 @@ fn serve<K: Send + 'static>(
     match tier.take(caller) {
         Some(lease) => {
             paid.spend();
-            accept(plan, lease).map_err(|why| plan.unfit(tier, why))
+            accept(plan, tier, lease)
         }
         None => {
             drop(paid);
@@ -350,7 +350,7 @@ fn serve_with_care<K: Send + 'static>(
     match tier.take(tier.caller(site, plan.unpaid())) {
         Some(lease) => {
             row.note(pass, Ok(()), Duration::ZERO);
-            accept(plan, paid.charge(lease)).map_err(|why| plan.unfit(tier, why))
+            accept(plan, tier, paid.charge(lease))
         }
         None => {
             drop(paid);
@@ -391,19 +391,16 @@ fn instead<K: Send + 'static>(
     Ok(lease)
 }
 
-// A reason lies where else the slot's index would: the lease of the hot path stays in registers.
-const _: () = assert!(size_of::<Result<Lease<u8>, Unfit>>() == size_of::<Lease<u8>>());
-
 /// Where every lease passes that a tier gave to the pool. It goes back if its use cannot begin.
 #[inline(always)]
-fn accept<K: Send + 'static>(plan: &Plan, mut lease: Lease<K>) -> Result<Lease<K>, Unfit> {
-    if resource::begin(&mut *lease, plan.usage()) { Ok(lease) } else { fit(plan, lease) }
+fn accept<K: Send + 'static>(plan: &Plan, tier: &Tier<K>, mut lease: Lease<K>) -> Result<Lease<K>, RequestError> {
+    if resource::begin(&mut *lease, plan.usage()) { Ok(lease) } else { fit(plan, tier, lease) }
 }
 
 #[cold]
 #[inline(never)]
-fn fit<K: Send + 'static>(plan: &Plan, mut lease: Lease<K>) -> Result<Lease<K>, Unfit> {
-    resource::begin_slowly(&mut *lease, plan.usage()).map(|()| lease)
+fn fit<K: Send + 'static>(plan: &Plan, tier: &Tier<K>, mut lease: Lease<K>) -> Result<Lease<K>, RequestError> {
+    resource::begin_slowly(&mut *lease, plan.usage()).map(|()| lease).map_err(|why| plan.unfit(tier, why))
 }
 
 fn elsewhere<K: Send + 'static>(pool: &Pool, plan: &Plan, site: Site) -> Option<Lease<K>> {
@@ -420,7 +417,7 @@ fn elsewhere<K: Send + 'static>(pool: &Pool, plan: &Plan, site: Site) -> Option<
             continue;
         };
         if let Some(lease) = tier.take(caller) {
-            let lease = accept(plan, paid.charge(lease)).ok()?;
+            let lease = accept(plan, tier, paid.charge(lease)).ok()?;
             row.note_spilled();
             return Some(lease);
         }

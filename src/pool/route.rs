@@ -37,10 +37,15 @@ impl Run {
         Run { first, sizes: sizes.collect() }
     }
 
-    /// The first with so many bytes.
+    /// How many have fewer bytes.
     #[inline(always)]
+    fn place(&self, bytes: u64) -> usize {
+        self.sizes.partition_point(|&size| size < bytes)
+    }
+
+    /// The first with so many bytes.
     fn fitting(&self, bytes: u64) -> Option<usize> {
-        let at = self.sizes.partition_point(|&size| size < bytes);
+        let at = self.place(bytes);
         (at < self.sizes.len()).then_some(self.first + at)
     }
 
@@ -91,9 +96,11 @@ impl Routes {
         let route = match what {
             What::Bytes(bytes) => {
                 let (spill, bytes) = (spill.unwrap_or(self.spill), bytes as u64);
-                match (self.memory.fitting(bytes), self.overflow) {
-                    (Some(row), _) => Route { row, bytes, spill },
-                    (None, Some(overflow)) if spill == Spill::System => Route { row: overflow, bytes, spill },
+                // They are the first rows: no offset to be added.
+                let row = self.memory.place(bytes);
+                match self.overflow {
+                    _ if row < self.memory.sizes.len() => Route { row, bytes, spill },
+                    Some(overflow) if spill == Spill::System => Route { row: overflow, bytes, spill },
                     _ => return None,
                 }
             }
