@@ -7,7 +7,7 @@
 use std::cmp::Ordering;
 
 use super::node::{Gauge, Inner};
-use super::shape::{Needs, NoTier, Payer, Step};
+use super::shape::{Needs, NoTier, Payer, Shape, Step};
 use crate::admission::tenants::Unit;
 
 /// What a node would have left with the task on it.
@@ -75,16 +75,17 @@ impl Misfit {
     }
 }
 
-/// What the node has now; or, with `EVER`, when nobody else is there.
+/// What the node has now; or, with `EVER`, when nobody else is there. `shape` is the node's, or one that is equal: that of all nodes alike is at
+/// hand, and a node's own is not.
 #[inline]
-pub(super) fn fit<const EVER: bool>(node: &Inner, needs: &Needs, class: u8) -> Result<Fit, Misfit> {
+pub(super) fn fit<const EVER: bool>(node: &Inner, shape: &Shape, needs: &Needs, class: u8) -> Result<Fit, Misfit> {
     let payer = match needs.payer {
         Payer::Nobody => None,
         Payer::Tenant(tenant) => Some(tenant),
         Payer::Unknown => return Err(Misfit::NoTenant),
     };
     if needs.spills {
-        return spilling::<EVER>(node, needs, class, payer);
+        return spilling::<EVER>(node, shape, needs, class, payer);
     }
     let mut fit = Fit { waste: needs.waste, ..Fit::EMPTY };
     for &Step { tier, count, .. } in needs.steps() {
@@ -100,14 +101,15 @@ pub(super) fn fit<const EVER: bool>(node: &Inner, needs: &Needs, class: u8) -> R
         fit.note(free - count, gauge.slots());
     }
     if let Some(tenant) = payer {
-        pay::<EVER>(node, tenant, needs.slots, needs.bytes)?;
+        pay::<EVER>(node, shape, tenant, needs.slots, needs.bytes)?;
     }
     Ok(fit)
 }
 
 /// Whether the tenant may hold so much more.
-fn pay<const EVER: bool>(node: &Inner, tenant: u16, slots: u64, bytes: u64) -> Result<(), Misfit> {
-    for at in node.shape.up(tenant) {
+#[inline]
+fn pay<const EVER: bool>(node: &Inner, shape: &Shape, tenant: u16, slots: u64, bytes: u64) -> Result<(), Misfit> {
+    for at in shape.up(tenant) {
         let (held, hard) = node.account(at).read();
         for (unit, more) in [(Unit::Slots, slots), (Unit::Bytes, bytes)] {
             let (held, limit) = (if EVER { 0 } else { held.of(unit) }, hard.of(unit));
@@ -121,8 +123,14 @@ fn pay<const EVER: bool>(node: &Inner, tenant: u16, slots: u64, bytes: u64) -> R
 
 /// The same where what one step takes may be what another needed: slot by slot.
 #[cold]
-fn spilling<const EVER: bool>(node: &Inner, needs: &Needs, class: u8, payer: Option<u16>) -> Result<Fit, Misfit> {
-    let (shape, steps) = (&node.shape, needs.steps());
+fn spilling<const EVER: bool>(
+    node: &Inner,
+    shape: &Shape,
+    needs: &Needs,
+    class: u8,
+    payer: Option<u16>,
+) -> Result<Fit, Misfit> {
+    let steps = needs.steps();
     let mut taken = vec![0u32; shape.tiers.len()];
     let (mut slots, mut bytes, mut waste) = (0, 0, 0);
     let free = |gauge: &Gauge| if EVER { gauge.capacity(class) } else { gauge.free(class) };
@@ -136,7 +144,9 @@ fn spilling<const EVER: bool>(node: &Inner, needs: &Needs, class: u8, payer: Opt
     for step in steps {
         for had in 0..step.count {
             let paid = |tier: u16| match payer {
-                Some(tenant) => pay::<EVER>(node, tenant, slots + 1, bytes + shape.tiers[usize::from(tier)].price),
+                Some(tenant) => {
+                    pay::<EVER>(node, shape, tenant, slots + 1, bytes + shape.tiers[usize::from(tier)].price)
+                }
                 None => Ok(()),
             };
             let room = |tier: u16, taken: &[u32]| free(node.gauge(tier)) > taken[usize::from(tier)];

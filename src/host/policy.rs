@@ -100,15 +100,20 @@ impl<'v> View<'v> {
 
     #[inline]
     fn fit<const EVER: bool>(&mut self, place: u32) -> Result<Fit, Misfit> {
-        let (entry, class) = (&self.nodes.entries[place as usize], self.class);
+        let (nodes, class) = (self.nodes, self.class);
+        let entry = &nodes.entries[place as usize];
         let needs = self.needs(entry.shape).map_err(Misfit::NoTier)?;
-        fit::<EVER>(&entry.node.inner, needs, class)
+        fit::<EVER>(&entry.node.inner, &nodes.shapes[entry.shape as usize], needs, class)
     }
 
     /// By the gauges.
     #[inline]
     pub(super) fn look(&mut self, place: u32) -> Seen {
-        let health = self.nodes.node(place).inner.health();
+        self.look_at(place, self.nodes.node(place).inner.health())
+    }
+
+    #[inline]
+    fn look_at(&mut self, place: u32, health: NodeHealth) -> Seen {
         if health == NodeHealth::Unhealthy {
             return Seen::Unhealthy;
         }
@@ -199,7 +204,10 @@ fn draw(view: &mut View<'_>, among: Among<'_>, rule: Option<RouteRule>, rejected
     for _ in 0..DRAWS {
         let (one, other) = random::pair(among.len());
         let (one, other) = (among.place(one), among.place(other));
-        let (at_one, at_other) = (view.look(one), view.look(other));
+        // Both are fetched before either is looked at: they are in nobody's cache.
+        let health = |place: u32| view.nodes.node(place).inner.health();
+        let (of_one, of_other) = (health(one), health(other));
+        let (at_one, at_other) = (view.look_at(one, of_one), view.look_at(other, of_other));
         let chosen = |place, rule_of_two, fit: &Fit| {
             let reason = RouteReason::new(rule.unwrap_or(rule_of_two), fit, false);
             Some(Choice { place, reason })
