@@ -101,9 +101,10 @@ pub use admission::tenants::{Limit, QuotaError, QuotaRules, Tenant, TenantRules,
 pub use admission::waits_for::{SessionId, WaitEdge, WaitsFor};
 pub use error::{AllocateError, BuildError, CloseError, Exhausted, GrowError, HandleError};
 pub use host::detector::{CurrentResources, DetectorBuilder, ResourceDetector, ResourceReader};
-pub use host::health::{Health, HealthBuilder, HealthError, HealthMonitor, HealthStatus};
+pub use host::health::{HealthBuilder, HealthError, HealthMonitor, HealthStatus};
 pub use host::issue::{IssueState, ResourceIssue, ResourceMetrics, Severity, Signal};
-pub use host::node::{LocalNodes, Node, NodeError, NodeHealth, NodePool, NodeSource};
+pub use host::level::Health;
+pub use host::node::{LocalNodes, Node, NodeError, NodePool, NodeSource};
 pub use host::offer::{Offer, TenantOffer, TierOffer};
 pub use host::placement::Placement;
 pub use host::policy::Policy;

@@ -81,19 +81,21 @@ fn from_detector_to_optimize_in_a_container_whose_memory_runs_short() {
         .unwrap();
     let slots = || pool.monitor().tier("frames").unwrap().snapshot.slots();
 
-    // Health.
+    // Health, which the router goes by.
+    let here = Node::new("here", pool.clone());
     let used = |severity, raise, clear| Threshold::new(Signal::MemoryUsed, severity, raise).clear_below(clear);
     let monitor = HealthMonitor::builder(detector)
         .no_thresholds()
         .threshold(used(Severity::Degraded, 0.6, 0.5))
         .pool(&pool)
+        .node(&here)
         .build()
         .unwrap();
     assert_eq!(monitor.check_resource_health().health, Health::Healthy);
 
     // Router, pool, lease.
     let router = TaskRouter::default();
-    router.add(Node::new("here", pool.clone()));
+    router.add(here.clone());
     let task = Task::new("decode")
         .needs_several(ResourceRequest::memory(SLOT), 8)
         .needs(ResourceRequest::cpu())
@@ -111,7 +113,7 @@ fn from_detector_to_optimize_in_a_container_whose_memory_runs_short() {
     // Real pressure: somebody else takes memory.
     let weight = ballast(90);
     let status = monitor.check_resource_health();
-    assert_eq!(status.health, Health::Degraded, "{status:?}");
+    assert_eq!((status.health, here.health()), (Health::Degraded, Health::Degraded), "{status:?}");
     let gave_back = |decision: &tierpool::Decision| {
         matches!((decision.change, decision.reason), (Change::Watermarks { .. }, Reason::Pressure { .. }))
     };
@@ -133,7 +135,7 @@ fn from_detector_to_optimize_in_a_container_whose_memory_runs_short() {
     drop(weight);
     let _ = monitor.check_resource_health();
     let status = monitor.check_resource_health();
-    assert_eq!(status.health, Health::Healthy, "{status:?}");
+    assert_eq!((status.health, here.health()), (Health::Healthy, Health::Healthy), "{status:?}");
     assert_eq!(pool.monitor().tier("frames").unwrap().snapshot.leased, 0);
     let tight = router.start(&task).unwrap();
     drop(tight);

@@ -6,13 +6,15 @@
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use super::detector::ResourceDetector;
 use super::issue::{IssueState, ResourceIssue, ResourceMetrics, Severity, Signal};
+use super::level::Health;
+use super::node::{Node, WeakNode};
 use super::threshold::{Threshold, Watch};
 use crate::pool::monitor::ResourceStatus;
 use crate::pool::optimize::Decision;
@@ -25,7 +27,7 @@ const PERIODS: u32 = 10;
 
 /// Judges the machine and pools, tells what is wrong, and has pools give memory back while it is short.
 ///
-/// A clone is another reference to the same. Keeps no pool open.
+/// A clone is another reference to the same. Keeps no pool open, and no node's.
 ///
 /// ```
 /// use tierpool::{Health, HealthMonitor, Pool, ResourceDetector, ResourceIssue, Severity};
@@ -49,18 +51,6 @@ const PERIODS: u32 = 10;
 #[derive(Clone)]
 pub struct HealthMonitor {
     inner: Arc<Inner>,
-}
-
-/// How well all is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
-pub enum Health {
-    /// Nothing is wrong.
-    Healthy,
-    /// Service goes on, with less to spare.
-    Degraded,
-    /// Nothing more should be sent here.
-    Unhealthy,
 }
 
 /// What a check has found: [`HealthMonitor::check_resource_health`].
@@ -89,6 +79,7 @@ type Sink = Box<dyn Fn(&ResourceIssue) + Send + Sync>;
 pub struct HealthBuilder {
     detector: ResourceDetector,
     pools: Vec<Pool>,
+    nodes: Vec<WeakNode>,
     thresholds: Vec<Threshold>,
     sinks: Vec<Sink>,
     every: Option<Duration>,
@@ -113,13 +104,14 @@ pub enum HealthError {
 
 struct Inner {
     detector: ResourceDetector,
+    nodes: Vec<WeakNode>,
     sinks: Vec<Sink>,
     every: Option<Duration>,
     /// One check at a time: what pools are told last is what is so.
     checking: Mutex<()>,
     state: Mutex<State>,
     /// The last check's, or report's.
-    health: AtomicU8,
+    health: AtomicU32,
 }
 
 struct State {
@@ -143,6 +135,12 @@ impl HealthBuilder {
     /// A pool to watch, and to have give memory back while that is short. May be said again.
     pub fn pool(mut self, pool: &Pool) -> Self {
         self.pools.push(pool.clone());
+        self
+    }
+
+    /// A node whose health goes by this monitor's: a [`TaskRouter`](crate::TaskRouter) sends it tasks accordingly. May be said again.
+    pub fn node(mut self, node: &Node) -> Self {
+        self.nodes.push(node.downgrade());
         self
     }
 
@@ -210,11 +208,12 @@ impl HealthBuilder {
         };
         let inner = Arc::new(Inner {
             detector: self.detector,
+            nodes: self.nodes,
             sinks: self.sinks,
             every: self.every,
             checking: Mutex::new(()),
             state: Mutex::new(state),
-            health: AtomicU8::new(Health::Healthy as u8),
+            health: AtomicU32::new(Health::Healthy as u32),
         });
         if let Some(period) = self.every {
             let weak: Weak<Inner> = Arc::downgrade(&inner);
@@ -228,7 +227,7 @@ impl HealthMonitor {
     /// Begins one that shall watch the machine as the detector sees it, which each check has look again.
     pub fn builder(detector: ResourceDetector) -> HealthBuilder {
         let thresholds = Threshold::usual();
-        HealthBuilder { detector, pools: Vec::new(), thresholds, sinks: Vec::new(), every: None }
+        HealthBuilder { detector, pools: Vec::new(), nodes: Vec::new(), thresholds, sinks: Vec::new(), every: None }
     }
 
     /// Makes a check, on this thread: the detector's look, a pass over the headers of the pools that are watched, and some comparisons.
@@ -271,11 +270,7 @@ impl HealthMonitor {
 
     /// How well all was at the last check or report. One load.
     pub fn health(&self) -> Health {
-        match self.inner.health.load(Ordering::Relaxed) {
-            0 => Health::Healthy,
-            1 => Health::Degraded,
-            _ => Health::Unhealthy,
-        }
+        Health::from_number(self.inner.health.load(Ordering::Relaxed))
     }
 
     /// Whether requests should be sent here, by the last check or report. One load.
@@ -309,7 +304,9 @@ impl Inner {
     }
 
     fn note(&self, state: &State) {
-        self.health.store(state.health() as u8, Ordering::Relaxed);
+        let health = state.health();
+        self.health.store(health as u32, Ordering::Relaxed);
+        self.nodes.iter().for_each(|node| node.set_health(health));
     }
 
     /// Tells everybody; the first panic is returned.

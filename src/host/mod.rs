@@ -4,7 +4,7 @@
 //! Read in this order:
 //!
 //! 1. *The machine*: [`resources`] (what there is, as this process may use it) and [`detector`], which looks.
-//! 2. *Health*: [`threshold`] (when a figure is too much), [`issue`] (what is told of it), and [`health`], which judges, and has pools give
+//! 2. *Health*: [`level`] (how well all is), [`threshold`] (when a figure is too much), [`issue`] (what is told of it), and [`health`], which judges, and has pools give
 //!    back what is idle while memory is short.
 //! 3. *Tasks*: [`task`] (what is to run, and what it needs), [`offer`] (what a node has), [`node`] (a node, and where nodes come from);
 //!    [`shape`] and [`fit`] (whether a node can hold a task), [`nodes`] (the list, which changes while others read it), [`policy`] (which of
@@ -15,6 +15,7 @@ pub(crate) mod detector;
 pub(crate) mod fit;
 pub(crate) mod health;
 pub(crate) mod issue;
+pub(crate) mod level;
 pub(crate) mod node;
 mod nodes;
 pub(crate) mod offer;

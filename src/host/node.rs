@@ -7,8 +7,9 @@
 
 use std::error::Error;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
+use super::level::Health;
 use super::offer::{Offer, TenantOffer, TierOffer};
 use super::shape::Shape;
 use crate::admission::tenants::Limit;
@@ -103,32 +104,21 @@ impl NodeSource for LocalNodes {
     }
 }
 
-/// How a node is, as far as whoever watches it has said.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum NodeHealth {
-    /// It may get tasks.
-    #[default]
-    Healthy,
-    /// It gets those that no healthy node can hold.
-    Degraded,
-    /// It gets none.
-    Unhealthy,
-}
-
-impl fmt::Display for NodeHealth {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            NodeHealth::Healthy => "healthy",
-            NodeHealth::Degraded => "degraded",
-            NodeHealth::Unhealthy => "unhealthy",
-        })
-    }
-}
-
 /// Somewhere tasks can run: a pool under a name. A clone is another reference to the same node.
 #[derive(Clone)]
 pub struct Node {
     pub(super) inner: Arc<Inner>,
+}
+
+/// A node, without keeping its pool open.
+pub(super) struct WeakNode(Weak<Inner>);
+
+impl WeakNode {
+    pub(super) fn set_health(&self, health: Health) {
+        if let Some(inner) = self.0.upgrade() {
+            Node { inner }.set_health(health);
+        }
+    }
 }
 
 /// Tiers and tenants whose gauges lie beside what else a decision reads of a node.
@@ -248,12 +238,8 @@ impl Inner {
     }
 
     #[inline]
-    pub(super) fn health(&self) -> NodeHealth {
-        match self.health.load(Ordering::Relaxed) {
-            0 => NodeHealth::Healthy,
-            1 => NodeHealth::Degraded,
-            _ => NodeHealth::Unhealthy,
-        }
+    pub(super) fn health(&self) -> Health {
+        Health::from_number(self.health.load(Ordering::Relaxed))
     }
 
     /// A slot of a tier was placed on behalf of a tenant, or came back.
@@ -300,7 +286,7 @@ impl Node {
         let offer = pool.offer();
         let shape = Shape::of(&offer);
         let inner = Inner {
-            health: AtomicU32::new(NodeHealth::Healthy as u32),
+            health: AtomicU32::new(Health::Healthy as u32),
             near: Default::default(),
             far: (NEAR..shape.tiers.len()).map(|_| Gauge::default()).collect(),
             near_accounts: Default::default(),
@@ -314,6 +300,10 @@ impl Node {
         Node { inner: Arc::new(inner) }
     }
 
+    pub(super) fn downgrade(&self) -> WeakNode {
+        WeakNode(Arc::downgrade(&self.inner))
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
         &self.inner.name
@@ -325,12 +315,12 @@ impl Node {
     }
 
     /// How it is.
-    pub fn health(&self) -> NodeHealth {
+    pub fn health(&self) -> Health {
         self.inner.health()
     }
 
-    /// For whoever watches it: says how it is. Decisions that begin after this go by it; what runs there goes on.
-    pub fn set_health(&self, health: NodeHealth) {
+    /// For whoever watches it, such as a [`HealthMonitor`](crate::HealthMonitor::builder) that was told of it: says how it is. Decisions that begin after this go by it; what runs there goes on.
+    pub fn set_health(&self, health: Health) {
         self.inner.health.store(health as u32, Ordering::Relaxed);
     }
 

@@ -7,7 +7,7 @@
 use std::cmp::Ordering;
 
 use super::fit::{Fit, Misfit, fit};
-use super::node::NodeHealth;
+use super::level::Health;
 use super::nodes::Nodes;
 use super::random;
 use super::route::{Rejected, Rejection, RouteReason, RouteRule, WhyNot};
@@ -113,12 +113,12 @@ impl<'v> View<'v> {
     }
 
     #[inline]
-    fn look_at(&mut self, place: u32, health: NodeHealth) -> Seen {
-        if health == NodeHealth::Unhealthy {
+    fn look_at(&mut self, place: u32, health: Health) -> Seen {
+        if health == Health::Unhealthy {
             return Seen::Unhealthy;
         }
         match self.fit::<false>(place) {
-            Ok(fit) if health == NodeHealth::Healthy => Seen::Fits(fit),
+            Ok(fit) if health == Health::Healthy => Seen::Fits(fit),
             Ok(fit) => Seen::Degraded(fit),
             Err(why) => Seen::Unfit(why),
         }

@@ -4,8 +4,8 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use tierpool::{
-    Lease, Limit, MemoryTier, Node, NodeHealth, Policy, Pool, Priority, Resource, ResourceRequest, RouteRule, Spill,
-    Task, TaskRouter, TenantRules, Tier, Wanted, Watermarks, WhyNot,
+    Health, Lease, Limit, MemoryTier, Node, Policy, Pool, Priority, Resource, ResourceRequest, RouteRule, Spill, Task,
+    TaskRouter, TenantRules, Tier, Wanted, Watermarks, WhyNot,
 };
 
 const SIZES: [usize; 3] = [64, 512, 4096];
@@ -65,9 +65,8 @@ impl Setting {
         builder.build().unwrap()
     }
 
-    fn health(&self) -> NodeHealth {
-        [NodeHealth::Healthy, NodeHealth::Healthy, NodeHealth::Degraded, NodeHealth::Unhealthy]
-            [usize::from(self.health)]
+    fn health(&self) -> Health {
+        [Health::Healthy, Health::Healthy, Health::Degraded, Health::Unhealthy][usize::from(self.health)]
     }
 }
 
@@ -200,10 +199,10 @@ proptest! {
         for order in &orders {
             let task = order.task();
             let truth: Vec<Option<Truth>> = pools.iter().map(|pool| try_on(pool, &task)).collect();
-            let fitting = |health: NodeHealth| -> Vec<usize> {
+            let fitting = |health: Health| -> Vec<usize> {
                 (0..nodes.len()).filter(|&n| settings[n].health() == health && truth[n].is_some()).collect()
             };
-            let (healthy, degraded) = (fitting(NodeHealth::Healthy), fitting(NodeHealth::Degraded));
+            let (healthy, degraded) = (fitting(Health::Healthy), fitting(Health::Degraded));
             let candidates = if healthy.is_empty() { &degraded } else { &healthy };
             for policy in [Policy::PowerOfTwo, Policy::BestFit, Policy::LocalityFirst] {
                 let router = TaskRouter::new(policy);
@@ -260,7 +259,7 @@ proptest! {
         for (place, order) in orders.iter().enumerate() {
             let task = order.task();
             let can = |(pool, setting): (&Pool, &Setting)| {
-                setting.health() != NodeHealth::Unhealthy && pool.try_allocate_group(task.requirements()).is_ok()
+                setting.health() != Health::Unhealthy && pool.try_allocate_group(task.requirements()).is_ok()
             };
             let fits = pools.iter().zip(&settings).any(can);
             let started = router.start(&task);

@@ -1,6 +1,6 @@
 //! What answers and refusals say.
 
-use tierpool::{Limit, Node, NodeHealth, Policy, Pool, ResourceRequest, Task, TaskRouter, TenantRules};
+use tierpool::{Health, Limit, Node, Policy, Pool, ResourceRequest, Task, TaskRouter, TenantRules};
 
 use crate::{pool, router, task};
 
@@ -17,11 +17,11 @@ fn a_route_says_why_this_node_and_why_not_the_others() {
     assert!(text.contains("which is the emptier of two drawn at random: "), "{text}");
     assert!(text.contains(&format!("; not to {other}, which would have ")), "{text}");
 
-    nodes[0].set_health(NodeHealth::Unhealthy);
+    nodes[0].set_health(Health::Unhealthy);
     let text = router.route_task(&task).unwrap().to_string();
     assert!(text.contains("which is the one of two drawn at random that can hold it"), "{text}");
     assert!(text.ends_with("; not to \"n0\", which is unhealthy"), "{text}");
-    nodes[1].set_health(NodeHealth::Degraded);
+    nodes[1].set_health(Health::Degraded);
     let text = router.route_task(&task).unwrap().to_string();
     assert!(text.contains("left with it there (degraded; no healthy node can hold it); not to \"n0\""), "{text}");
 }
@@ -65,7 +65,7 @@ fn a_refusal_says_of_each_node_why() {
 
     router.add(Node::new("busy", pool(2)));
     router.add(Node::new("ill", pool(2)));
-    router.nodes()[5].set_health(NodeHealth::Unhealthy);
+    router.nodes()[5].set_health(Health::Unhealthy);
     let _held = router.start(&task).unwrap();
     let error = router.route_task(&task).unwrap_err().to_string();
     assert!(error.contains("not on \"busy\", which has 0 of 2 slots of tier \"blocks\" free"), "{error}");

@@ -1,6 +1,6 @@
 //! Taking what a task needs, and falling back to the next best node.
 
-use tierpool::{NodeHealth, Policy, Request, Resource, ResourceRequest, Task, WhyNot};
+use tierpool::{Health, Policy, Request, Resource, ResourceRequest, Task, WhyNot};
 
 use crate::{is_whole, pool, router, task};
 
@@ -28,7 +28,7 @@ fn who_has_run_out_meanwhile_is_passed_and_says_so_if_nobody_is_left() {
         for (place, pool) in pools.iter().enumerate() {
             router.add(tierpool::Node::new(&format!("n{place}"), pool.clone()));
         }
-        router.nodes()[2].set_health(NodeHealth::Degraded);
+        router.nodes()[2].set_health(Health::Degraded);
         // The gauges know nothing of these.
         let mut past = vec![pools[0].try_allocate(Request::memory(4000)).unwrap()];
         past.push(pools[1].try_allocate(Request::memory(4000)).unwrap());

@@ -1,7 +1,7 @@
 //! Who gets what, and what is respected.
 
 use tierpool::{
-    Limit, MemoryTier, Node, NodeHealth, Policy, Pool, Priority, Request, ResourceRequest, RouteRule, Task, TaskRouter,
+    Health, Limit, MemoryTier, Node, Policy, Pool, Priority, Request, ResourceRequest, RouteRule, Task, TaskRouter,
     TenantRules, Tier, Watermarks,
 };
 
@@ -45,10 +45,10 @@ fn a_task_goes_where_it_prefers_then_near_its_data_then_anywhere() {
     drop(held);
 
     assert_eq!(router.route_task(&task).unwrap().reason.rule, RouteRule::Preferred);
-    router.nodes().iter().find(|node| node.name() == "b1").unwrap().set_health(NodeHealth::Degraded);
+    router.nodes().iter().find(|node| node.name() == "b1").unwrap().set_health(Health::Degraded);
     let route = router.route_task(&task).unwrap();
     assert_eq!((route.node.name(), route.reason.rule), ("b0", RouteRule::Near));
-    router.nodes().iter().for_each(|node| node.set_health(NodeHealth::Degraded));
+    router.nodes().iter().for_each(|node| node.set_health(Health::Degraded));
     let route = router.route_task(&task).unwrap();
     assert!(route.node.name().starts_with('b') && route.reason.degraded, "{route}");
 }
@@ -57,14 +57,14 @@ fn a_task_goes_where_it_prefers_then_near_its_data_then_anywhere() {
 fn an_unhealthy_node_gets_nothing_and_a_degraded_one_what_no_healthy_one_can_hold() {
     for policy in [Policy::PowerOfTwo, Policy::BestFit, Policy::LocalityFirst] {
         let (router, nodes) = router(policy, &[1, 8, 2]);
-        nodes[0].set_health(NodeHealth::Unhealthy);
-        nodes[1].set_health(NodeHealth::Degraded);
+        nodes[0].set_health(Health::Unhealthy);
+        nodes[1].set_health(Health::Degraded);
         let held: Vec<_> = (0..10).map(|_| router.start(&task(1)).unwrap()).collect();
         let names: Vec<_> = held.iter().map(|it| it.node().name()).collect();
         assert_eq!(names, ["n2", "n2", "n1", "n1", "n1", "n1", "n1", "n1", "n1", "n1"], "{policy:?}");
         assert!(router.start(&task(1)).is_err());
         assert!(router.validate_resources(&task(1)), "health passes");
-        nodes[0].set_health(NodeHealth::Healthy);
+        nodes[0].set_health(Health::Healthy);
         assert_eq!(router.start(&task(1)).unwrap().node().name(), "n0");
     }
 }
@@ -76,7 +76,7 @@ fn a_healthy_node_whose_gauges_are_stale_goes_before_a_degraded_one() {
     let held: Vec<_> = (0..2).map(|_| pool.try_allocate(Request::memory(4000)).unwrap()).collect();
     router.add(Node::new("stale", pool));
     router.add(Node::new("degraded", crate::pool(2)));
-    router.nodes()[1].set_health(NodeHealth::Degraded);
+    router.nodes()[1].set_health(Health::Degraded);
     assert_eq!(router.route_task(&task(1)).unwrap().node.name(), "degraded");
     drop(held);
     assert_eq!(router.nodes()[0].free("blocks"), Some(0));

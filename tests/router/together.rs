@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use tierpool::{Node, NodeHealth, Policy, Pool, Priority, ResourceRequest, Task, TaskRouter};
+use tierpool::{Health, Node, Policy, Pool, Priority, ResourceRequest, Task, TaskRouter};
 
 use crate::{is_whole, pool};
 
@@ -18,10 +18,10 @@ fn churn(router: &TaskRouter, nodes: &[Node], done: &AtomicBool) {
             0 => drop(router.remove(node.name())),
             1 => router.sync(nodes),
             2 => node.refresh(),
-            3 => node.set_health(NodeHealth::Degraded),
-            4 => node.set_health(NodeHealth::Unhealthy),
+            3 => node.set_health(Health::Degraded),
+            4 => node.set_health(Health::Unhealthy),
             _ => {
-                node.set_health(NodeHealth::Healthy);
+                node.set_health(Health::Healthy);
                 router.add(node.clone());
             }
         }
@@ -62,7 +62,7 @@ fn at_the_end_every_pool_is_whole() {
         let pools: Vec<Pool> = (0..NODES).map(|_| pool(4)).collect();
         let nodes: Vec<Node> =
             pools.iter().enumerate().map(|(n, it)| Node::new(&format!("n{n}"), it.clone())).collect();
-        nodes[0].set_health(NodeHealth::Unhealthy);
+        nodes[0].set_health(Health::Unhealthy);
         let (router, done) = (TaskRouter::new(policy), AtomicBool::new(false));
         router.sync(&nodes);
         let started: usize = thread::scope(|scope| {

@@ -3,6 +3,7 @@
 pub mod burst;
 pub mod check;
 pub mod depot;
+pub mod detect;
 pub mod floor;
 pub mod handoff;
 pub mod hold;
