@@ -14,7 +14,9 @@ use tierpool_benches::run::cast::{Cast, FALLBACK};
 use tierpool_benches::run::runner::{self, Runner};
 use tierpool_benches::run::series::Series;
 use tierpool_benches::subject::Kind;
-use tierpool_benches::workload::{self, CAPACITY, Plan, Workload, check, memory, pool_pair, refuse, scarcity, upkeep};
+use tierpool_benches::workload::{
+    self, CAPACITY, Plan, Workload, check, memory, pool_pair, refuse, route, scarcity, upkeep,
+};
 
 #[global_allocator]
 static COUNTING: Counting = Counting;
@@ -227,7 +229,8 @@ fn timed(workload: &Workload, scale: Scale) -> Vec<Row> {
         if round.is_multiple_of(scale.sitting) {
             cast.clear();
             fill(&mut cast);
-            if cast.runners.iter().any(|runner| runner.kind == Kind::Ours) {
+            // The child serves the tier; routes have nothing to do with fences.
+            if workload.name != route::NAME && cast.runners.iter().any(|runner| runner.kind == Kind::Ours) {
                 cast.add_fallback(&serving(workload, scale));
             }
             let none = |runner: &Runner| (runner.name, runner.kind, Series::default());
@@ -249,6 +252,9 @@ fn timed(workload: &Workload, scale: Scale) -> Vec<Row> {
     }
     if workload.name == pool_pair::NAME {
         row::add_ratio(&mut rows, pool_pair::RATIO, pool_pair::TIER);
+    }
+    if workload.name == route::NAME {
+        row::add_ratio(&mut rows, route::RATIO, route::FEW);
     }
     rows
 }

@@ -4,7 +4,7 @@ use super::row::Row;
 use crate::run::cast::FALLBACK;
 use crate::subject::Kind;
 use crate::workload::tail::CONTROL;
-use crate::workload::{pool_pair, scarcity, upkeep};
+use crate::workload::{pool_pair, route, scarcity, upkeep};
 
 /// One bar.
 #[derive(Clone, Debug)]
@@ -32,6 +32,7 @@ pub fn all(rows: &[Row]) -> Vec<Bar> {
     bars.extend(special(rows));
     bars.extend(core("with the reclaimer: ", "tierpool+reclaimer", rows));
     bars.extend(pool_pair(rows));
+    bars.extend(route(rows));
     bars.extend(read(rows));
     bars.extend(wake(rows));
     bars.extend(scarcity(rows));
@@ -114,6 +115,16 @@ fn pool_pair(rows: Rows) -> Vec<Bar> {
         bar("pool-pair, 2 threads: everything configured / tier", 1.5, against(2, pool_pair::FULL)),
         bar("pool-pair, 1 thread: nothing configured / tier", 1.15, against(1, pool_pair::PLAIN)),
         bar("pool-pair, 2 threads: nothing configured / tier", 1.15, against(2, pool_pair::PLAIN)),
+    ]
+}
+
+/// What a decision of the router should cost.
+fn route(rows: Rows) -> Vec<Bar> {
+    let few = rows.get(route::NAME, 1, route::FEW);
+    let many = rows.get(route::NAME, 1, route::MANY);
+    vec![
+        bar("route: ns a decision over 64 nodes", 250.0, few.map(|row| row.median)),
+        bar("route: over 4,096 nodes / over 64", 1.5, over(many, few)),
     ]
 }
 

@@ -12,6 +12,7 @@ pub mod pair;
 pub mod pool_pair;
 pub mod read;
 pub mod refuse;
+pub mod route;
 pub mod scarcity;
 pub mod steal;
 pub mod tail;
@@ -54,7 +55,7 @@ const fn batches(name: &'static str, threads: usize, fill: fn(&mut Cast)) -> Wor
 }
 
 /// All workloads.
-pub static ALL: [Workload; 29] = [
+pub static ALL: [Workload; 30] = [
     batches("floor", 1, floor::fill),
     batches("pair-64", 1, pair::alone::<64, CAPACITY>),
     batches("pair-64", 2, pair::together::<64, CAPACITY>),
@@ -71,6 +72,7 @@ pub static ALL: [Workload; 29] = [
     batches("read", 1, read::alone),
     batches("read", 2, read::together),
     batches("refuse", 1, refuse::fill),
+    batches(route::NAME, 1, route::fill),
     batches("steal", 2, steal::fill::<{ steal::HALF }>),
     batches("steal-one", 2, steal::fill::<1>),
     Workload { name: "tail", threads: 1, usual: true, plan: Plan::Singles(tail::fill) },
