@@ -229,8 +229,7 @@ fn timed(workload: &Workload, scale: Scale) -> Vec<Row> {
         if round.is_multiple_of(scale.sitting) {
             cast.clear();
             fill(&mut cast);
-            // The child serves the tier; routes have nothing to do with fences.
-            if workload.name != route::NAME && cast.runners.iter().any(|runner| runner.kind == Kind::Ours) {
+            if workload.fenced && cast.runners.iter().any(|runner| runner.kind == Kind::Ours) {
                 cast.add_fallback(&serving(workload, scale));
             }
             let none = |runner: &Runner| (runner.name, runner.kind, Series::default());

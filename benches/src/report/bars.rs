@@ -4,7 +4,7 @@ use super::row::Row;
 use crate::run::cast::FALLBACK;
 use crate::subject::Kind;
 use crate::workload::tail::CONTROL;
-use crate::workload::{pool_pair, route, scarcity, upkeep};
+use crate::workload::{detect, pool_pair, route, scarcity, upkeep};
 
 /// One bar.
 #[derive(Clone, Debug)]
@@ -33,6 +33,7 @@ pub fn all(rows: &[Row]) -> Vec<Bar> {
     bars.extend(core("with the reclaimer: ", "tierpool+reclaimer", rows));
     bars.extend(pool_pair(rows));
     bars.extend(route(rows));
+    bars.extend(detect(rows));
     bars.extend(read(rows));
     bars.extend(wake(rows));
     bars.extend(scarcity(rows));
@@ -125,6 +126,15 @@ fn route(rows: Rows) -> Vec<Bar> {
     vec![
         bar("route: ns a decision over 64 nodes", 250.0, few.map(|row| row.median)),
         bar("route: over 4,096 nodes / over 64", 1.5, over(many, few)),
+    ]
+}
+
+/// What it should cost to ask what can be had.
+fn detect(rows: Rows) -> Vec<Bar> {
+    let median = |subject| rows.get(detect::NAME, 1, subject).map(|row| row.median);
+    vec![
+        bar("detect: ns a read", 5.0, median(detect::ANYBODY)),
+        bar("detect: ns a read by a reader", 5.0, median(detect::READER)),
     ]
 }
 

@@ -46,16 +46,23 @@ pub struct Workload {
     pub threads: usize,
     /// Whether it runs when none is asked for.
     pub usual: bool,
+    /// Whether it makes a difference to it which fence a tier has.
+    pub fenced: bool,
     /// How it is run.
     pub plan: Plan,
 }
 
 const fn batches(name: &'static str, threads: usize, fill: fn(&mut Cast)) -> Workload {
-    Workload { name, threads, usual: true, plan: Plan::Batches(fill) }
+    Workload { name, threads, usual: true, fenced: true, plan: Plan::Batches(fill) }
+}
+
+/// One that has nothing to do with how a tier hands out.
+const fn unfenced(name: &'static str, threads: usize, fill: fn(&mut Cast)) -> Workload {
+    Workload { fenced: false, ..batches(name, threads, fill) }
 }
 
 /// All workloads.
-pub static ALL: [Workload; 30] = [
+pub static ALL: [Workload; 31] = [
     batches("floor", 1, floor::fill),
     batches("pair-64", 1, pair::alone::<64, CAPACITY>),
     batches("pair-64", 2, pair::together::<64, CAPACITY>),
@@ -72,18 +79,19 @@ pub static ALL: [Workload; 30] = [
     batches("read", 1, read::alone),
     batches("read", 2, read::together),
     batches("refuse", 1, refuse::fill),
-    batches(route::NAME, 1, route::fill),
+    unfenced(route::NAME, 1, route::fill),
+    unfenced(detect::NAME, 1, detect::fill),
     batches("steal", 2, steal::fill::<{ steal::HALF }>),
     batches("steal-one", 2, steal::fill::<1>),
-    Workload { name: "tail", threads: 1, usual: true, plan: Plan::Singles(tail::fill) },
-    Workload { name: "wake", threads: 2, usual: true, plan: Plan::Singles(wake::latency) },
+    Workload { name: "tail", threads: 1, usual: true, fenced: true, plan: Plan::Singles(tail::fill) },
+    Workload { name: "wake", threads: 2, usual: true, fenced: true, plan: Plan::Singles(wake::latency) },
     batches("wake-rate", 2, wake::rate),
-    Workload { name: scarcity::SHARES, threads: 2, usual: true, plan: Plan::Turns(scarcity::shares) },
-    Workload { name: scarcity::FLOOD, threads: 2, usual: true, plan: Plan::Turns(scarcity::flood) },
-    Workload { name: "memory", threads: 1, usual: true, plan: Plan::Memory },
-    Workload { name: "expire", threads: 2, usual: true, plan: Plan::Upkeep(upkeep::EXPIRE) },
-    Workload { name: "leak-scan", threads: 1, usual: true, plan: Plan::Upkeep(upkeep::LEAK_SCAN) },
-    Workload { name: "grow", threads: 2, usual: true, plan: Plan::Upkeep(upkeep::GROW) },
+    Workload { name: scarcity::SHARES, threads: 2, usual: true, fenced: true, plan: Plan::Turns(scarcity::shares) },
+    Workload { name: scarcity::FLOOD, threads: 2, usual: true, fenced: true, plan: Plan::Turns(scarcity::flood) },
+    Workload { name: "memory", threads: 1, usual: true, fenced: true, plan: Plan::Memory },
+    Workload { name: "expire", threads: 2, usual: true, fenced: true, plan: Plan::Upkeep(upkeep::EXPIRE) },
+    Workload { name: "leak-scan", threads: 1, usual: true, fenced: true, plan: Plan::Upkeep(upkeep::LEAK_SCAN) },
+    Workload { name: "grow", threads: 2, usual: true, fenced: true, plan: Plan::Upkeep(upkeep::GROW) },
     Workload { usual: false, ..batches("depot", 1, depot::alone) },
     Workload { usual: false, ..batches("depot", 2, depot::together) },
 ];
