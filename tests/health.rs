@@ -185,6 +185,89 @@ fn a_tier_that_is_full_and_requests_that_are_refused_are_seen() {
 }
 
 #[test]
+fn of_two_pools_the_fuller_one_counts_and_one_that_goes_takes_its_issue_along() {
+    let root = tempfile::tempdir().unwrap();
+    let pool = || Pool::builder().memory("frames", 64, 2).build().unwrap();
+    let (full, idle) = (pool(), pool());
+    let held_for = Duration::from_millis(20);
+    let monitor = HealthMonitor::builder(detector(root.path()))
+        .pool(&full)
+        .pool(&idle)
+        .threshold(Threshold::new(Signal::TierHeld("frames".to_owned()), Severity::Unhealthy, 0.9).held_for(held_for))
+        .build()
+        .unwrap();
+    let held: Vec<_> = (0..2).map(|_| full.try_allocate(Request::memory(1)).unwrap()).collect();
+    assert_eq!(monitor.check_resource_health().health, Health::Healthy, "not for long enough");
+    std::thread::sleep(held_for);
+    assert_eq!(monitor.check_resource_health().health, Health::Unhealthy);
+    drop((full, held));
+    assert_eq!(
+        monitor.check_resource_health().health,
+        Health::Unhealthy,
+        "the other's figure has to be low for as long"
+    );
+    drop(idle);
+    let status = monitor.check_resource_health();
+    assert_eq!((status.health, status.issues.len()), (Health::Healthy, 0), "nobody has such a tier");
+}
+
+#[test]
+fn a_stricter_threshold_of_the_same_kind_stands_by_itself() {
+    let root = tempfile::tempdir().unwrap();
+    let queue = || Signal::Custom("queue".to_owned());
+    let of = |raise, clear| Threshold::new(queue(), Severity::Degraded, raise).clear_below(clear);
+    let builder = HealthMonitor::builder(detector(root.path())).threshold(of(85.0, 75.0)).threshold(of(70.0, 50.0));
+    let (builder, issues) = builder.channel();
+    let monitor = builder.build().unwrap();
+    let report = |value| {
+        monitor.report_resource_metrics(ResourceMetrics::new().with(queue(), value));
+        (monitor.health(), issues.try_iter().count())
+    };
+    assert_eq!(report(90.0), (Health::Degraded, 1), "told once");
+    assert_eq!(report(72.0), (Health::Degraded, 0), "the stricter one stands");
+    assert_eq!(report(49.0), (Health::Healthy, 1));
+}
+
+#[test]
+fn a_limit_wider_than_the_machine_limits_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    use_megabytes(root.path(), 100);
+    fs::write(root.path().join("cg/memory.max"), "900000000000\n").unwrap();
+    let monitor = HealthMonitor::builder(detector(root.path())).no_thresholds();
+    let monitor = at_once().into_iter().fold(monitor, |monitor, threshold| monitor.threshold(threshold));
+    assert_eq!(monitor.build().unwrap().check_resource_health().health, Health::Healthy);
+}
+
+#[test]
+fn pools_recover_when_nobody_watches_any_more() {
+    let root = tempfile::tempdir().unwrap();
+    use_megabytes(root.path(), 900);
+    let most = Watermarks { min: 1, low: 2, high: 4 };
+    let pool = Pool::builder().memory_tier(MemoryTier::new("frames", 64, 8).watermarks_up_to(most)).build().unwrap();
+    let [degraded, _] = at_once();
+    let watch = || {
+        let builder = HealthMonitor::builder(detector(root.path())).no_thresholds();
+        builder.threshold(degraded.clone()).pool(&pool).build().unwrap()
+    };
+    let reserved = || pool.monitor().tier("frames").unwrap().snapshot.reserved;
+    let monitor = watch();
+    let _ = monitor.check_resource_health();
+    assert_eq!(reserved(), 4);
+    drop(monitor);
+    assert_eq!(reserved(), 0);
+
+    // Watermarks that somebody sets meanwhile are what it comes back to.
+    let monitor = watch();
+    let _ = monitor.check_resource_health();
+    pool.set_watermarks("frames", Watermarks { min: 0, low: 0, high: 1 }).unwrap();
+    let _ = monitor.check_resource_health();
+    assert_eq!(reserved(), 4, "it is still short");
+    use_megabytes(root.path(), 100);
+    let _ = monitor.check_resource_health();
+    assert_eq!(reserved(), 1);
+}
+
+#[test]
 fn a_sink_that_panics_keeps_nobody_from_hearing() {
     let root = tempfile::tempdir().unwrap();
     let builder = HealthMonitor::builder(detector(root.path())).on_issue(|_| panic!("the log is full"));

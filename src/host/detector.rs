@@ -221,12 +221,16 @@ fn memory(root: &Root, groups: &Groups) -> MemoryResources {
         bounds(root, groups).into_iter().map(|bound| (bound.limit, bound.left)).unzip();
     let of_machine = of_file(info.available, "MemAvailable");
     let locked = limits::of_process(Limit::Locked);
+    let swap = groups.swap_limit(root).map(|(bytes, file)| Figure::new(bytes, file));
     MemoryResources {
         total_bytes: of_file(info.total, "MemTotal"),
         // A group's own limit may be wide and what is left of one above it narrow.
         available_bytes: of_machine.into_iter().chain(left).min_by_key(|figure| figure.value),
         limit_bytes: limits.into_iter().min_by_key(|figure| figure.value),
-        swap_bytes: of_file(info.swap_total, "SwapTotal"),
+        swap_bytes: of_file(info.swap_total, "SwapTotal").map(|all| match swap {
+            Some(limit) if limit.value < all.value => limit,
+            _ => all,
+        }),
         swap_free_bytes: of_file(info.swap_free, "SwapFree"),
         lock_limit_bytes: locked.map(|value| Figure::new(value, "getrlimit(RLIMIT_MEMLOCK)")),
         huge_page_bytes: of_file(info.huge_page_bytes, "Hugepagesize"),

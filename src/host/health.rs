@@ -20,14 +20,15 @@ use crate::pool::monitor::ResourceStatus;
 use crate::pool::optimize::Decision;
 use crate::pool::{Pool, WeakPool};
 use crate::tier::chores::{self, Chore};
-use crate::tier::values::{Panic, rethrow};
+use crate::tier::values::{Panic, dispose, rethrow};
 
 /// So many periods without a check mean that nobody makes them any more.
 const PERIODS: u32 = 10;
 
 /// Judges the machine and pools, tells what is wrong, and has pools give memory back while it is short.
 ///
-/// A clone is another reference to the same. Keeps no pool open, and no node's.
+/// A clone is another reference to the same. Keeps no pool open, and no node's. When the last goes while memory is short, pools recover. In the
+/// child of a fork, build another.
 ///
 /// ```
 /// use tierpool::{Health, HealthMonitor, Pool, ResourceDetector, ResourceIssue, Severity};
@@ -132,7 +133,8 @@ struct Watched {
 }
 
 impl HealthBuilder {
-    /// A pool to watch, and to have give memory back while that is short. May be said again.
+    /// A pool to watch, and to have give memory back while that is short. Its [`on_decision`](crate::PoolBuilder::on_decision) must not call the
+    /// monitor. May be said again.
     pub fn pool(mut self, pool: &Pool) -> Self {
         self.pools.push(pool.clone());
         self
@@ -247,7 +249,7 @@ impl HealthMonitor {
     pub fn report_resource_metrics(&self, metrics: ResourceMetrics) {
         let told = {
             let mut state = self.inner.state();
-            let told = state.look(&metrics);
+            let told = state.look(&metrics, false);
             self.inner.note(&state);
             told
         };
@@ -330,7 +332,7 @@ impl Inner {
                 watched.before = now;
                 pools.push(pool);
             }
-            let told = state.look(&metrics);
+            let told = state.look(&metrics, true);
             let is_short = state.issues.iter().any(ResourceIssue::is_of_memory);
             let was_short = std::mem::replace(&mut state.short, is_short);
             self.note(&state);
@@ -358,6 +360,18 @@ impl Inner {
     }
 }
 
+/// Nobody would tell the pools any more that memory is short no longer.
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for pool in state.pools.iter().filter(|_| state.short).filter_map(|watched| watched.pool.upgrade()) {
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(pool.recover()))) {
+                dispose(panic);
+            }
+        }
+    }
+}
+
 impl State {
     fn health(&self) -> Health {
         match self.issues.iter().map(|issue| issue.severity).max() {
@@ -367,14 +381,20 @@ impl State {
         }
     }
 
-    /// Holds figures against the thresholds; what begins or ends by it.
-    fn look(&mut self, metrics: &ResourceMetrics) -> Vec<ResourceIssue> {
+    /// Holds figures against the thresholds; what begins or ends by it. Of a signal that is there more than once, the largest counts. A check knows
+    /// all that there is (`all`): an issue whose signal is not in it is over.
+    fn look(&mut self, metrics: &ResourceMetrics, all: bool) -> Vec<ResourceIssue> {
         let mut told = Vec::new();
-        for (signal, value) in &metrics.values {
-            for watch in self.watches.iter_mut().filter(|watch| watch.threshold.signal == *signal) {
-                let Some((is_raised, since)) = watch.look(metrics.at, *value) else { continue };
-                told.push(watch.threshold.issue(is_raised, *value, since));
-            }
+        for watch in &mut self.watches {
+            let of_it =
+                metrics.values.iter().filter(|(signal, value)| *signal == watch.threshold.signal && !value.is_nan());
+            let value = of_it.map(|(_, value)| *value).reduce(f64::max);
+            let change = match value {
+                Some(value) => watch.look(metrics.at, value),
+                None if all && !matches!(watch.threshold.signal, Signal::Custom(_)) => watch.reset(metrics.at),
+                None => None,
+            };
+            told.extend(change.map(|(is_raised, since)| watch.threshold.issue(is_raised, value, since)));
         }
         told.retain(|issue| self.take_up(issue.clone()).is_some());
         told
@@ -384,7 +404,13 @@ impl State {
     fn take_up(&mut self, issue: ResourceIssue) -> Option<ResourceIssue> {
         let is_same = |other: &ResourceIssue| other.signal == issue.signal && other.severity == issue.severity;
         let stands = self.issues.iter().position(is_same);
+        let is_watched = |watch: &Watch| {
+            let Threshold { signal, severity, .. } = &watch.threshold;
+            watch.is_raised() && (signal, severity) == (&issue.signal, &issue.severity)
+        };
         match (issue.state, stands) {
+            // Another threshold, or this one, still says so.
+            (IssueState::Cleared, Some(_)) if self.watches.iter().any(is_watched) => return None,
             (IssueState::Raised, None) => self.issues.push(issue.clone()),
             (IssueState::Cleared, Some(at)) => drop(self.issues.swap_remove(at)),
             (IssueState::Raised, Some(_)) | (IssueState::Cleared, None) => return None,
@@ -394,17 +420,18 @@ impl State {
 }
 
 impl Threshold {
-    fn issue(&self, is_raised: bool, value: f64, since: Instant) -> ResourceIssue {
+    fn issue(&self, is_raised: bool, value: Option<f64>, since: Instant) -> ResourceIssue {
         let Threshold { signal, severity, raise, clear, .. } = self;
         let (state, bound, side) = match is_raised {
             true => (IssueState::Raised, raise, "above"),
             false => (IssueState::Cleared, clear, "below"),
         };
-        let what = match signal {
-            Signal::Custom(_) => format!("{signal}: {value}, {side} {bound}"),
-            _ => format!("{signal}: {:.1} %, {side} {:.0} %", value * 100.0, bound * 100.0),
+        let what = match (signal, value) {
+            (_, None) => format!("{signal}: not known any more"),
+            (Signal::Custom(_), Some(value)) => format!("{signal}: {value}, {side} {bound}"),
+            (_, Some(value)) => format!("{signal}: {:.1} %, {side} {:.0} %", value * 100.0, bound * 100.0),
         };
-        ResourceIssue { signal: signal.clone(), severity: *severity, state, value: Some(value), since, what }
+        ResourceIssue { signal: signal.clone(), severity: *severity, state, value, since, what }
     }
 }
 

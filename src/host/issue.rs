@@ -21,7 +21,7 @@ pub enum Signal {
     DiskStall,
     /// The part that is used of the fullest of the file systems that the detector was named.
     DiskUsed,
-    /// The part of a tier's slots that are held, by the tier's name.
+    /// The part of a tier's slots that are held, by the tier's name; of several pools' tiers of that name, the fullest one's.
     TierHeld(String),
     /// The part of a pool's requests that were refused, since the last check; the pool by its place among those that are watched.
     Refused(usize),
@@ -35,7 +35,7 @@ pub enum Signal {
 pub struct ResourceMetrics {
     /// When.
     pub at: Instant,
-    /// What was how much. Of one signal that is there twice, both count.
+    /// What was how much. Of a signal that is there more than once, the largest counts.
     pub values: Vec<(Signal, f64)>,
 }
 

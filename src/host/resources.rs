@@ -53,11 +53,11 @@ pub struct MemoryResources {
     pub total_bytes: Option<Figure<u64>>,
     /// What can be had without swapping: of the machine, and of each limit that holds; the least.
     pub available_bytes: Option<Figure<u64>>,
-    /// The tightest limit of the container and of the process itself (`ulimit -v`, `-d`), if there is any.
+    /// The tightest limit of the container, as far as it can see those above it, and of the process itself (`ulimit -v`, `-d`); if there is any.
     pub limit_bytes: Option<Figure<u64>>,
-    /// Swap space, and what is free of it.
+    /// Swap space that the process may use: the machine's, or what its container may have of it.
     pub swap_bytes: Option<Figure<u64>>,
-    /// The part of the swap space that is free.
+    /// The part of the machine's swap space that is free.
     pub swap_free_bytes: Option<Figure<u64>>,
     /// What the process may lock, if that is limited.
     pub lock_limit_bytes: Option<Figure<u64>>,
@@ -75,7 +75,7 @@ pub struct MemoryResources {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct CpuResources {
-    /// Those that this process may use, by their numbers: its affinity, within its cpuset.
+    /// Those that this process may use, by their numbers: the affinity of the thread that looked, within its cpuset, before a lease pinned it.
     pub allowed: Figure<Vec<usize>>,
     /// How many processors' time its container may use, if that is limited.
     pub quota: Option<Figure<f64>>,
@@ -130,7 +130,7 @@ pub struct PressureResources {
 pub struct ResourceAvailability {
     /// Bytes of memory that this process can have before somebody is refused, swapped or killed. `None` if unknown.
     pub memory_bytes: Option<u64>,
-    /// Of which whole: the machine's memory, or the tightest limit.
+    /// Of which whole: the machine's memory, or the tightest limit, if that is less.
     pub memory_of_bytes: Option<u64>,
     /// How many of its threads can run at a time.
     pub cpus: usize,
@@ -156,10 +156,11 @@ impl SystemResources {
             let free = if figures.read_only { 0 } else { figures.free_bytes.value };
             Some((free, figures.total_bytes.value))
         });
-        let fullest = disks.min_by_key(|(free, _)| *free);
+        let part = |(free, total): &(u64, u64)| *free as f64 / (*total).max(1) as f64;
+        let fullest = disks.min_by(|one, other| part(one).total_cmp(&part(other)));
         ResourceAvailability {
             memory_bytes: value(&self.memory.available_bytes),
-            memory_of_bytes: value(&self.memory.limit_bytes).or(value(&self.memory.total_bytes)),
+            memory_of_bytes: value(&self.memory.limit_bytes).into_iter().chain(value(&self.memory.total_bytes)).min(),
             cpus: self.cpu.usable(),
             disk_bytes: fullest.map(|(free, _)| free),
             disk_of_bytes: fullest.map(|(_, total)| total),

@@ -78,6 +78,16 @@ impl Watch {
         Watch { threshold, raised: false, past: None }
     }
 
+    pub(super) fn is_raised(&self) -> bool {
+        self.raised
+    }
+
+    /// There is no figure any more, and so no issue; since when, if there was one.
+    pub(super) fn reset(&mut self, at: Instant) -> Option<(bool, Instant)> {
+        self.past = None;
+        std::mem::take(&mut self.raised).then_some((false, at))
+    }
+
     /// Looks at the figure; says since when it has been past the bound, if that changes whether there is an issue. A figure that is no
     /// number says nothing.
     pub(super) fn look(&mut self, at: Instant, value: f64) -> Option<(bool, Instant)> {

@@ -10,7 +10,7 @@
 use std::fmt;
 use std::io;
 
-pub(crate) use self::system::{Pinned, allowed, pin, siblings};
+pub(crate) use self::system::{Pinned, allowed, pin, run_on, siblings};
 
 /// Why a thread could not be pinned to a core. It may run where it could before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -267,6 +267,13 @@ mod system {
         }
     }
 
+    /// Lets the calling thread run on these, or leaves it where it is if it may not.
+    pub(crate) fn run_on(cpus: &[usize]) {
+        let mut all = Cpus::NONE;
+        cpus.iter().filter(|cpu| **cpu < CPUS).for_each(|cpu| all.0[cpu / 64] |= 1 << (cpu % 64));
+        let _ = all.set(0);
+    }
+
     /// The hardware threads of the core that has this one, itself among them.
     pub(crate) fn siblings(cpu: usize) -> io::Result<Vec<usize>> {
         let path = format!("/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list");
@@ -322,6 +329,9 @@ mod system {
     pub(crate) fn pin(cpu: usize) -> Result<Pinned, PinError> {
         Err(PinError::new(cpu, Why::Unsupported))
     }
+
+    /// Threads run where the system wants.
+    pub(crate) fn run_on(_: &[usize]) {}
 
     /// As many as the system says, by numbers that mean nothing to it.
     pub(crate) fn allowed() -> io::Result<Vec<usize>> {

@@ -36,7 +36,8 @@ pub(crate) struct MemoryLimit {
     pub(crate) bytes: u64,
     /// What the group uses.
     pub(crate) used: u64,
-    /// The part of that which the kernel takes back before it refuses anybody: files that nobody has read of late.
+    /// The part of that which the kernel takes back before it refuses anybody: files that nobody has read of late, and half of the others and of
+    /// its own caches, as it counts them for the machine.
     pub(crate) reclaimable: u64,
     /// The file that the limit is from.
     pub(crate) file: String,
@@ -75,6 +76,24 @@ impl Groups {
         place.levels().filter_map(|level| memory_limit(root, level, place.unified)).collect()
     }
 
+    /// The tightest limit of swap space, and the file that it is from.
+    pub(crate) fn swap_limit(&self, root: &Root) -> Option<(u64, String)> {
+        let place = self.memory.as_ref()?;
+        let limit = |level: &Path| {
+            let number = |file: &str| root.number(level.join(file));
+            let (bytes, file) = if place.unified {
+                (number("memory.swap.max")?, "memory.swap.max")
+            } else {
+                // Of memory and swap space together.
+                let file = "memory.memsw.limit_in_bytes";
+                let both = number(file).filter(|bytes| *bytes < NO_LIMIT)?;
+                (both.saturating_sub(number("memory.limit_in_bytes")?), file)
+            };
+            Some((bytes, level.join(file).display().to_string()))
+        };
+        place.levels().filter_map(limit).min_by_key(|(bytes, _)| *bytes)
+    }
+
     /// The tightest limit of processor time.
     pub(crate) fn cpu_quota(&self, root: &Root) -> Option<CpuQuota> {
         let place = self.cpu.as_ref()?;
@@ -100,13 +119,17 @@ fn memory_limit(root: &Root, level: &Path, unified: bool) -> Option<MemoryLimit>
         let file = "memory.limit_in_bytes";
         (file, number(file).filter(|bytes| *bytes < NO_LIMIT)?)
     };
-    let (used, inactive) =
-        if unified { ("memory.current", "inactive_file") } else { ("memory.usage_in_bytes", "total_inactive_file") };
+    let (used, fields) = if unified {
+        ("memory.current", ["inactive_file", "active_file", "slab_reclaimable"])
+    } else {
+        ("memory.usage_in_bytes", ["total_inactive_file", "total_active_file", "total_slab_reclaimable"])
+    };
     let stat = root.text(level.join("memory.stat")).unwrap_or_default();
+    let [inactive, active, slab] = fields.map(|name| field(&stat, name).unwrap_or(0));
     Some(MemoryLimit {
         bytes,
         used: number(used)?,
-        reclaimable: field(&stat, inactive).unwrap_or(0),
+        reclaimable: inactive.saturating_add(active / 2).saturating_add(slab / 2),
         file: level.join(file).display().to_string(),
     })
 }
@@ -275,7 +298,9 @@ mod tests {
             ("sys/fs/cgroup/pod/app/memory.max", "max\n"),
             ("sys/fs/cgroup/pod/app/memory.high", "800\n"),
             ("sys/fs/cgroup/pod/app/memory.current", "300\n"),
-            ("sys/fs/cgroup/pod/app/memory.stat", "anon 100\ninactive_file 50\n"),
+            ("sys/fs/cgroup/pod/app/memory.stat", "anon 100\ninactive_file 40\nactive_file 10\nslab_reclaimable 10\n"),
+            ("sys/fs/cgroup/pod/app/memory.swap.max", "max\n"),
+            ("sys/fs/cgroup/pod/memory.swap.max", "7\n"),
             ("sys/fs/cgroup/pod/memory.max", "1000\n"),
             ("sys/fs/cgroup/pod/memory.current", "900\n"),
             ("sys/fs/cgroup/pod/app/cpu.max", "max 100000\n"),
@@ -293,6 +318,7 @@ mod tests {
         );
         let quota = CpuQuota { cpus: 2.5, file: "/sys/fs/cgroup/pod/cpu.max".to_owned() };
         assert_eq!(groups.cpu_quota(&root), Some(quota));
+        assert_eq!(groups.swap_limit(&root), Some((7, "/sys/fs/cgroup/pod/memory.swap.max".to_owned())));
     }
 
     #[test]

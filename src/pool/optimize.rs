@@ -171,7 +171,11 @@ impl Optimizer {
 
     /// Somebody sets the watermarks of a row: they are the least from now on that it is moved to.
     pub(super) fn restart(&self, row: usize, least: Watermarks) {
-        if let Some(range) = &mut self.notes().ranges[row] {
+        let mut notes = self.notes();
+        if let Some(before) = &mut notes.pressed {
+            before[row] = None;
+        }
+        if let Some(range) = &mut notes.ranges[row] {
             range.restart(least);
         }
     }

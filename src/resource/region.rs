@@ -280,8 +280,10 @@ impl Region {
             match self.huge_pages {
                 HugePages::Explicit => Reserved::populate(first, bytes).map_err(|why| self.no_huge_pages(why))?,
                 _ if self.backing.lock => {
-                    let (all, limit) = (self.shape.all(), limits::of_process(Limit::Locked));
-                    Reserved::lock(first, bytes).map_err(|source| MemoryError::Lock { bytes, all, limit, source })?;
+                    Reserved::lock(first, bytes).map_err(|source| {
+                        let all = (0..self.words.len()).map(|segment| self.range(segment).1).sum();
+                        MemoryError::Lock { bytes, all, limit: limits::of_process(Limit::Locked), source }
+                    })?;
                 }
                 _ if self.backing.prefault && !self.pages_go_alone() => {
                     Reserved::populate(first, bytes).map_err(system)?;

@@ -17,6 +17,7 @@ use super::core::{Core, flags};
 use super::values::dispose;
 use super::{chores, pass, registry};
 use crate::clock;
+use crate::machine::affinity;
 use crate::sync::Ordering;
 
 /// The tick until which the thread sleeps; 0 while it is awake.
@@ -29,6 +30,7 @@ static STARTED: AtomicU64 = AtomicU64::new(0);
 /// Starts the thread, if it was not started before. In the child of a fork the parent's thread is not there, and the next tier that
 /// asks for one starts another.
 pub(crate) fn start() -> std::io::Result<()> {
+    pass::watch_forks();
     let mine = pass::forks() + 1;
     // AcqRel: one of several builders starts it.
     if STARTED.swap(mine, std::sync::atomic::Ordering::AcqRel) == mine {
@@ -36,7 +38,15 @@ pub(crate) fn start() -> std::io::Result<()> {
     }
     // What woke the parent's thread is nobody here.
     THREAD.store(ptr::null_mut(), std::sync::atomic::Ordering::Relaxed);
-    let spawned = std::thread::Builder::new().name("tierpool-reclaimer".to_owned()).spawn(run);
+    // Not where a lease has pinned the thread that happens to be first.
+    let cpus = affinity::allowed();
+    let body = move || {
+        if let Ok(cpus) = cpus {
+            affinity::run_on(&cpus);
+        }
+        run();
+    };
+    let spawned = std::thread::Builder::new().name("tierpool-reclaimer".to_owned()).spawn(body);
     if spawned.is_err() {
         STARTED.store(0, std::sync::atomic::Ordering::Release);
     }

@@ -3,11 +3,13 @@
 //! A chore is kept by whoever asked for it; when that is dropped, the chore is forgotten. One that panics has had its turn and comes again.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::{Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use super::background;
 use super::values::dispose;
+use super::{background, pass};
 use crate::clock;
 
 /// What is done again and again.
@@ -22,11 +24,37 @@ struct Entry {
     every: Duration,
 }
 
-static CHORES: Mutex<Vec<Entry>> = Mutex::new(Vec::new());
+/// The chores of a process. A child of a fork has a list of its own: its parent's may be locked by a thread that is not there, and what is in
+/// it was nobody's wish for the child.
+struct List {
+    forks: u64,
+    entries: Mutex<Vec<Entry>>,
+}
 
-/// Nothing panics while the list is locked.
+/// A leaked box, one a process that has chores.
+static LIST: AtomicPtr<List> = AtomicPtr::new(ptr::null_mut());
+
+fn list() -> &'static List {
+    let mine = pass::forks();
+    loop {
+        // Acquire: pairs with the Release below, and shows what is in the box.
+        let known = LIST.load(Ordering::Acquire);
+        // SAFETY: null, or a box that was leaked.
+        if let Some(list) = unsafe { known.as_ref() }.filter(|list| list.forks == mine) {
+            return list;
+        }
+        let new = Box::into_raw(Box::new(List { forks: mine, entries: Mutex::new(Vec::new()) }));
+        // Release: as above. Another thread may have been first; then its list is taken, and this one is freed.
+        if LIST.compare_exchange(known, new, Ordering::Release, Ordering::Relaxed).is_err() {
+            // SAFETY: nobody else has seen it.
+            drop(unsafe { Box::from_raw(new) });
+        }
+    }
+}
+
+/// Nothing of the program's is called while the list is locked.
 fn with_list<R>(use_it: impl FnOnce(&mut Vec<Entry>) -> R) -> R {
-    use_it(&mut CHORES.lock().unwrap_or_else(PoisonError::into_inner))
+    use_it(&mut list().entries.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
 /// Has `what` done every `period`, for the first time after one; to 10 ms, the clock's tick.
@@ -54,12 +82,14 @@ pub(super) fn run_due() {
     let mut due = Vec::new();
     with_list(|list| {
         list.retain_mut(|entry| {
-            let Some(what) = entry.what.upgrade() else { return false };
-            if entry.due <= now {
-                entry.due = next(entry.every);
-                due.push(what);
+            if entry.due > now {
+                return entry.what.strong_count() > 0;
             }
-            true
+            entry.due = next(entry.every);
+            let what = entry.what.upgrade();
+            let is_wanted = what.is_some();
+            due.extend(what);
+            is_wanted
         });
     });
     for what in due {

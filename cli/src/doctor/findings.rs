@@ -4,6 +4,7 @@ use serde::Serialize;
 use tierpool::{Figure, Stall};
 
 use super::Machine;
+use super::show::ranges;
 use crate::units::{bytes, counted};
 
 /// Something that costs latency, or that will.
@@ -62,14 +63,20 @@ fn memory(machine: &Machine) -> Vec<Finding> {
     let mut all = Vec::new();
     if (left as f64) < whole as f64 * SHORT {
         let what = format!("Only {} of {} of memory are left: a pool cannot grow.", bytes(left), bytes(whole));
-        let fix = match &machine.resources.memory.limit_bytes {
-            Some(limit) if limit.source.starts_with("getrlimit") => "ulimit -v unlimited -d unlimited".to_owned(),
-            Some(limit) => format!("raise the limit: {} (Kubernetes: resources.limits.memory)", limit.source),
-            None => "ps aux --sort=-rss | head    # and stop what is not needed".to_owned(),
+        let short = machine.resources.memory.available_bytes.as_ref().map_or("", |figure| &figure.source);
+        let fix = match short.split_once(" less ").map_or(short, |(limit, _)| limit) {
+            "getrlimit(RLIMIT_AS)" => "ulimit -v unlimited".to_owned(),
+            "getrlimit(RLIMIT_DATA)" => "ulimit -d unlimited".to_owned(),
+            source if source.starts_with("/proc") => {
+                "ps aux --sort=-rss | head    # and stop what is not needed".to_owned()
+            }
+            file => format!("raise the limit: {file} (Kubernetes: resources.limits.memory)"),
         };
         all.push(finding("memory-short", Level::Problem, what, fix));
     }
-    if let Some(limit) = value(&machine.resources.memory.lock_limit_bytes).filter(|limit| *limit < left) {
+    if let Some(limit) =
+        value(&machine.resources.memory.lock_limit_bytes).filter(|limit| *limit < left && !machine.may_lock_all)
+    {
         let what = format!(
             "The process may lock {} of memory: a tier with `lock` that is larger is refused, and one without it may be swapped out.",
             bytes(limit)
@@ -82,9 +89,14 @@ fn memory(machine: &Machine) -> Vec<Finding> {
 
 fn swap(machine: &Machine) -> Vec<Finding> {
     let Some(swap) = value(&machine.resources.memory.swap_bytes).filter(|swap| *swap > 0) else { return Vec::new() };
-    let what =
-        format!("{} of swap space are in use or may be: a page that was swapped out takes milliseconds.", bytes(swap));
-    vec![finding("swap", Level::Warning, what, "sudo swapoff -a    # a container: memory.swap.max = 0")]
+    let what = format!("{} of swap space may be used: a page that was swapped out takes milliseconds.", bytes(swap));
+    let in_use = swap.saturating_sub(value(&machine.resources.memory.swap_free_bytes).unwrap_or(0));
+    let fix = if in_use > machine.resources.availability().memory_bytes.unwrap_or(0) / 2 {
+        "memory.swap.max = 0 for the program's group, and `lock` for its tiers    # what is swapped out now does not fit into memory"
+    } else {
+        "sudo swapoff -a    # a container: memory.swap.max = 0"
+    };
+    vec![finding("swap", Level::Warning, what, fix)]
 }
 
 fn pages(machine: &Machine) -> Vec<Finding> {
@@ -104,11 +116,19 @@ fn pages(machine: &Machine) -> Vec<Finding> {
         }
         _ => {}
     }
-    if value(&memory.huge_pages) == Some(0) {
-        let size = value(&memory.huge_page_bytes).unwrap_or(2 << 20);
-        let what = format!("No huge pages of {} are set apart: a tier that insists on them is refused.", bytes(size));
-        let fix = "sudo sysctl vm.nr_hugepages=512    # or hugepages=512 on the kernel's command line";
-        all.push(finding("huge-pages", Level::Note, what, fix));
+    if let (Some(0), Some(size)) = (value(&memory.huge_pages), value(&memory.huge_page_bytes)) {
+        // An eighth of what is left, and a GiB at most: what is set apart serves nothing else.
+        let left = value(&memory.available_bytes).unwrap_or(0);
+        let pages = (left / 8).min(1 << 30) / size.max(1);
+        if pages > 0 {
+            let what =
+                format!("No huge pages of {} are set apart: a tier that insists on them is refused.", bytes(size));
+            let fix = format!(
+                "sudo sysctl vm.nr_hugepages={pages}    # {}, which then serves nothing else",
+                bytes(pages * size)
+            );
+            all.push(finding("huge-pages", Level::Note, what, fix));
+        }
     }
     all
 }
@@ -123,9 +143,11 @@ fn cpu(machine: &Machine) -> Vec<Finding> {
             quota.value,
             counted(allowed as u64, "processor")
         );
+        // Rounded down: what is left over does not feed another thread.
+        let fed = (quota.value as usize).clamp(1, allowed.max(1)).min(allowed);
         let fix = format!(
-            "taskset -c 0-{} PROGRAM    # Kubernetes: whole CPUs, requests equal to limits, cpuManagerPolicy: static",
-            cpu.usable() - 1
+            "taskset -c {} PROGRAM    # Kubernetes: whole CPUs, requests equal to limits, cpuManagerPolicy: static",
+            ranges(&cpu.allowed.value[..fed])
         );
         all.push(finding("cpu-quota", Level::Warning, what, fix));
     }
@@ -150,9 +172,9 @@ fn system(machine: &Machine) -> Vec<Finding> {
         let fix = "unset TIERPOOL_FENCE    # and run on Linux 4.14 or later, not on gVisor, with a seccomp profile that allows membarrier";
         all.push(finding("no-membarrier", Level::Warning, what, fix));
     }
-    // These are read without a system call.
-    let fast = ["tsc", "kvm-clock", "hyperv_clocksource_tsc_page", "xen", "arch_sys_counter"];
-    if let Some(clock) = machine.clock.as_ref().filter(|clock| !fast.contains(&clock.value.as_str())) {
+    // These are not read without a system call.
+    let slow = ["hpet", "acpi_pm", "jiffies", "refined-jiffies", "pit", "hyperv_clocksource_msr"];
+    if let Some(clock) = machine.clock.as_ref().filter(|clock| slow.contains(&clock.value.as_str())) {
         let what =
             format!("The kernel's clock is {}: each look at it is a system call, a microsecond or so.", clock.value);
         all.push(finding("slow-clock", Level::Warning, what, format!("echo tsc | sudo tee {}", clock.source)));
@@ -197,7 +219,7 @@ fn stalls(machine: &Machine) -> Vec<Finding> {
         Some(finding(id, Level::Warning, what, fix))
     };
     const MEMORY: &str =
-        "tierpool doctor --json | grep -E 'memory_(available|limit)'    # give it more, or make the pool smaller";
+        "ps aux --sort=-rss | head    # give it more memory, make the pool smaller, or stop what is not needed";
     const CPU: &str = "taskset -c N PROGRAM    # and keep others off these processors";
     const IO: &str = "ionice -c 3 OTHER    # what else uses the disk";
     let all = [

@@ -21,6 +21,8 @@ pub struct Machine {
     pub clock: Option<Figure<String>>,
     /// Whether more memory may be promised than there is.
     pub overcommit: Option<Figure<String>>,
+    /// Whether the process may lock memory whatever its limit says.
+    pub may_lock_all: bool,
     /// Whether releases are spared their fence, since the rare side can have all threads make one.
     pub membarrier: Figure<bool>,
 }
@@ -45,6 +47,7 @@ impl Machine {
             governors: governors(root, &resources.cpu.allowed.value),
             clock: word(CLOCK),
             overcommit: word(OVERCOMMIT),
+            may_lock_all: may_lock_all(root),
             membarrier: figure(is_membarrier, "membarrier(2)"),
             resources,
         })
@@ -54,6 +57,16 @@ impl Machine {
     pub fn directory(&self) -> PathBuf {
         self.resources.disks.first().map(|disk| disk.directory.clone()).unwrap_or_default()
     }
+}
+
+/// Whether it has the capability to (CAP_IPC_LOCK), in the system's first user name space: in others it does not count.
+fn may_lock_all(root: &Path) -> bool {
+    const CAP_IPC_LOCK: u64 = 1 << 14;
+    let text = |file: &str| fs::read_to_string(under(root, file)).unwrap_or_default();
+    let status = text("/proc/self/status");
+    let set = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("CapEff:")?.trim(), 16).ok());
+    let is_first = text("/proc/self/uid_map").split_whitespace().eq(["0", "0", "4294967295"]);
+    is_first && set.is_some_and(|set| set & CAP_IPC_LOCK != 0)
 }
 
 fn governors(root: &Path, cpus: &[usize]) -> Option<Figure<Vec<String>>> {
