@@ -499,3 +499,29 @@ fn errors_have_sources() {
     let source = error.source().unwrap();
     assert!(source.source().is_some_and(|source| source.is::<io::Error>()), "{error:?}");
 }
+
+/// TORTURE 25: in the child of a fork the file is the parent's. Nothing that the child does, or drops, changes what is in it.
+#[test]
+fn a_forked_process_lets_the_parents_extents_be() {
+    let dir = Dir::new();
+    let pool = pool(&dir, 64 * KIB, 2);
+    let mut mine = extent(&pool);
+    mine.write_all_at(&[7; 1000], 0).unwrap();
+    // SAFETY: the child uses this thread's things only, and leaves by `_exit`.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let refused = |outcome: io::Result<()>| outcome.is_err_and(|why| why.to_string().contains("forked"));
+        let fine =
+            refused(mine.write_all_at(&[1], 0)) && refused(mine.read_exact_at(&mut [0], 0)) && refused(mine.scrub());
+        drop(mine);
+        drop(pool);
+        // SAFETY: it has no preconditions.
+        unsafe { libc::_exit(if fine { 0 } else { 1 }) };
+    }
+    let mut status = 0;
+    // SAFETY: the child is this process's, and the status is written.
+    let waited = unsafe { libc::waitpid(child, &mut status, 0) };
+    assert_eq!((waited, status), (child, 0), "the child is refused");
+    assert_eq!(bytes_of(&mine)[..1000], [7; 1000]);
+    assert!(blocks(&dir) >= 2 * 64 * KIB / 512, "and all its space is still reserved");
+}

@@ -9,6 +9,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::machine::affinity::{self, List, PinError, Pinned};
+use crate::tier::pass;
 
 /// A core that nobody else has: what [`Pool`](crate::Pool) gives for [`Request::cpu`](crate::Request::cpu).
 ///
@@ -76,7 +77,10 @@ impl Cpu {
 impl Drop for Cpu {
     fn drop(&mut self) {
         self.unpin();
-        self.home.free().insert(self.id);
+        // In the child of a fork the set may be locked by a thread that is not there; and its cores are the parent's.
+        if self.home.forks == pass::forks() {
+            self.home.free().insert(self.id);
+        }
     }
 }
 
@@ -87,7 +91,11 @@ impl fmt::Debug for Cpu {
 }
 
 /// Cores that are in no value at present.
-pub(crate) struct Cores(Mutex<BTreeSet<usize>>);
+pub(crate) struct Cores {
+    free: Mutex<BTreeSet<usize>>,
+    /// How many forks lie before the process that they were found in.
+    forks: u64,
+}
 
 /// All cores of a tier are in values: one was taken out of its lease, and still exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -96,12 +104,13 @@ pub(crate) struct NoCore;
 
 impl Cores {
     pub(crate) fn new(cpus: &[usize]) -> Arc<Self> {
-        Arc::new(Cores(Mutex::new(cpus.iter().copied().collect())))
+        pass::watch_forks();
+        Arc::new(Cores { free: Mutex::new(cpus.iter().copied().collect()), forks: pass::forks() })
     }
 
     fn free(&self) -> MutexGuard<'_, BTreeSet<usize>> {
         // Nothing panics while it is locked.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The first that is free.

@@ -98,8 +98,11 @@ impl Extent {
         self.scratch.zeroing()
     }
 
-    /// Where in the file, if it is within the extent.
+    /// Where in the file, if it is within the extent, and the file this process's own.
     fn place(&self, doing: &'static str, bytes: &[u8], offset: u64) -> io::Result<u64> {
+        if !self.scratch.is_own() {
+            return Err(io::Error::other(DiskError::Forked));
+        }
         let refused = |why: Box<dyn std::error::Error + Send + Sync>| io::Error::new(io::ErrorKind::InvalidInput, why);
         let (tier, len, address) = (self.scratch.tier(), self.len, bytes.as_ptr().addr());
         let bytes = bytes.len();
@@ -211,6 +214,9 @@ impl Extent {
     /// What the system says; it may still hold what was written then.
     pub fn scrub(&mut self) -> io::Result<()> {
         if self.mark > 0 {
+            if !self.scratch.is_own() {
+                return Err(io::Error::other(DiskError::Forked));
+            }
             self.scratch.zero(self.start, self.mark)?;
             self.mark = 0;
         }

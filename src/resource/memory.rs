@@ -16,6 +16,9 @@ use std::sync::Arc;
 use super::backing::{LINE, PAGE};
 use super::region::Region;
 
+/// The user of bytes that are in no tier's hands yet, or that somebody has put into a lease in place of others. No tenant has this number.
+const UNKNOWN: u16 = u16::MAX;
+
 /// Bytes of a slot: what [`Pool`](crate::Pool) gives for [`Request::memory`](crate::Request::memory).
 ///
 /// Dereferences to as many bytes as were requested, [`len`](slice::len); the slot may have more, [`capacity`](Self::capacity). Aligned to 64
@@ -49,7 +52,7 @@ pub struct Memory {
     mark: usize,
     /// Whose bytes they are; the system allocator's, if nobody's.
     region: Option<Arc<Region>>,
-    /// Who used it last: a tenant's number, 0 for nobody.
+    /// Who used it last: a tenant's number, 0 for nobody, [`UNKNOWN`].
     user: u16,
     scrub: Scrub,
     /// The alignment with which they were allocated, as a power of two.
@@ -121,7 +124,7 @@ impl Memory {
             filled: 0,
             mark: 0,
             region: None,
-            user: 0,
+            user: UNKNOWN,
             scrub,
             align,
         })
@@ -139,7 +142,7 @@ impl Memory {
             filled: 0,
             mark: 0,
             region: Some(region),
-            user: 0,
+            user: UNKNOWN,
             scrub,
             align: 0,
         }
@@ -148,7 +151,7 @@ impl Memory {
     /// A buffer without bytes.
     pub(crate) const fn empty() -> Self {
         let (bytes, scrub) = (NonNull::dangling(), Scrub::OnChange);
-        Memory { bytes, capacity: 0, len: 0, filled: 0, mark: 0, region: None, user: 0, scrub, align: 0 }
+        Memory { bytes, capacity: 0, len: 0, filled: 0, mark: 0, region: None, user: UNKNOWN, scrub, align: 0 }
     }
 
     /// Bytes that the slot has.
@@ -365,6 +368,7 @@ mod tests {
     #[test]
     fn a_scrub_zeroes_whatever_may_have_been_written_and_no_more() {
         let mut memory = Memory::new(256).unwrap();
+        assert!(memory.begin(256, 0));
         memory.put_slice(&[7; 10]);
         assert_eq!(memory.mark, 10, "the filling interface knows what it wrote");
         memory.clear();
@@ -401,6 +405,15 @@ mod tests {
             assert_eq!(memory[0], left, "{scrub:?}");
             assert!(!memory.begin(129, 2), "more than there is");
         }
+    }
+
+    /// Somebody has put a buffer of his own into a lease, and kept the tier's.
+    #[test]
+    fn bytes_of_nobody_knows_whom_are_not_shown_to_nobody() {
+        let mut memory = Memory::new(64).unwrap();
+        memory.fill(7);
+        assert!(memory.begin(64, 0));
+        assert_eq!(memory[0], 0);
     }
 
     #[test]

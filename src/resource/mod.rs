@@ -26,6 +26,9 @@ use self::disk::Extent;
 use self::memory::Memory;
 use crate::machine::affinity::PinError;
 
+/// "Input/output error", on every Unix: what is said of a failure that has no number.
+const EIO: i32 = 5;
+
 /// What a use of a value is to be.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Use {
@@ -82,7 +85,7 @@ pub(crate) fn begin_slowly<K: 'static>(value: &mut K, usage: Use) -> Result<(), 
         let fits = memory.begin(bytes, usage.user);
         debug_assert!(fits, "it was made so");
     } else if let Some(extent) = any.downcast_mut::<Extent>() {
-        extent.scrub().map_err(|error| Unfit::NotZeroed(error.raw_os_error().unwrap_or_default()))?;
+        extent.scrub().map_err(|error| Unfit::NotZeroed(error.raw_os_error().unwrap_or(EIO)))?;
         let begun = extent.begin(usage.bytes, usage.user);
         debug_assert!(begun, "there is nothing left in it");
     } else if let Some(cpu) = any.downcast_mut::<Cpu>() {

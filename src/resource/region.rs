@@ -12,6 +12,8 @@
 use std::io;
 use std::ptr::NonNull;
 use std::sync::Arc;
+// Plain `std`: a count that no step depends on.
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::backing::{self, Backing, HugePages, MemoryError, MemoryStatus};
 use super::memory::{Memory, Scrub};
@@ -46,6 +48,8 @@ pub(crate) struct Region {
     because: Arc<str>,
     /// Bytes that the process may still take.
     room: fn() -> Option<u64>,
+    /// Bytes of pages that went back alone, at most: they come back when their place is used again, and the process must have room for that.
+    gone: AtomicUsize,
 }
 
 // SAFETY: the region gives each place to one owner, by `Places`; everything else in it is shared by atomics, or never changes.
@@ -140,6 +144,7 @@ impl Region {
             huge_pages,
             because: because.into(),
             room,
+            gone: AtomicUsize::new(0),
         }))
     }
 
@@ -147,10 +152,15 @@ impl Region {
     pub(crate) fn memory(self: &Arc<Self>, scrub: Scrub) -> Result<Memory, MemoryError> {
         let bytes = self.shape.bytes;
         for _ in 0..LOOKS {
-            let mut from = 0;
+            let (mut from, mut short) = (0, None);
             while let Some(place) = self.places.take(from) {
                 let segment = place / self.shape.each;
-                match self.enter(segment).and_then(|entered| self.touch(place, entered)) {
+                // Where there is no room for more memory, there may still be places that have some.
+                let entered = match short.is_some() && !self.words[segment].is_backed() {
+                    true => Ok(false),
+                    false => self.enter(segment).and_then(|entered| self.touch(place, entered)),
+                };
+                match entered {
                     Ok(true) => {
                         let start = NonNull::new(self.first.wrapping_add(self.shape.start(place)));
                         let start = start.expect("the system maps nothing at address zero");
@@ -161,13 +171,19 @@ impl Region {
                     Ok(false) => self.places.give_back(place),
                     Err(why) => {
                         self.places.give_back(place);
-                        return Err(why);
+                        match why {
+                            MemoryError::NoRoom { .. } => _ = short.get_or_insert(why),
+                            why => return Err(why),
+                        }
                     }
                 }
                 from = (segment + 1) * self.shape.each;
                 if from >= self.shape.slots {
                     break;
                 }
+            }
+            if let Some(why) = short {
+                return Err(why);
             }
             yield_now();
         }
@@ -231,9 +247,9 @@ impl Region {
     /// One less needs the segment; the last takes its memory back.
     fn leave(&self, segment: usize) {
         let word = &self.words[segment];
-        if word.leave() {
+        if let Some(backed) = word.leave() {
             // SAFETY: nobody needs the segment, and nobody enters while the word says that its memory is being taken.
-            unsafe { self.decommit(segment) };
+            unsafe { self.decommit(segment, backed) };
             word.bare();
         }
     }
@@ -243,13 +259,28 @@ impl Region {
     fn touch(&self, place: usize, entered: bool) -> Result<bool, MemoryError> {
         if entered && self.backing.prefault && self.pages_go_alone() {
             let (start, bytes) = (self.first.wrapping_add(self.shape.start(place)), self.shape.bytes);
+            let system = |source| MemoryError::System { what: "memory", bytes, source };
+            let gone = self.gone.load(Ordering::Relaxed);
+            let room = if gone > 0 { self.ask_for(bytes) } else { Ok(()) };
             // SAFETY: the place is one of this reservation, and has memory as long as its segment is counted.
-            if let Err(source) = unsafe { Reserved::populate(start, bytes) } {
+            if let Err(why) = room.and_then(|()| unsafe { Reserved::populate(start, bytes) }.map_err(system)) {
                 self.leave(place / self.shape.each);
-                return Err(MemoryError::System { what: "memory", bytes, source });
+                return Err(why);
+            }
+            if gone > 0 {
+                let less = |gone: usize| Some(gone.saturating_sub(bytes));
+                let _ = self.gone.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
             }
         }
         Ok(entered)
+    }
+
+    /// Refuses if the process may not take so much more.
+    fn ask_for(&self, bytes: usize) -> Result<(), MemoryError> {
+        match (self.room)().filter(|&room| room < bytes as u64) {
+            Some(room) => Err(MemoryError::NoRoom { wanted: bytes as u64, room }),
+            None => Ok(()),
+        }
     }
 
     /// Whether a buffer's whole pages go back without those around it.
@@ -267,8 +298,9 @@ impl Region {
     /// Gives memory to a segment, as it is wanted. Harmless where there is some already.
     fn commit(&self, segment: usize) -> Result<(), MemoryError> {
         let (first, bytes) = self.range(segment);
-        if let Some(room) = (self.room)().filter(|&room| room < bytes as u64) {
-            return Err(MemoryError::NoRoom { wanted: bytes as u64, room });
+        // Those were set aside already, and count against limits of their own.
+        if self.huge_pages != HugePages::Explicit {
+            self.ask_for(bytes)?;
         }
         let system = |source| MemoryError::System { what: "memory", bytes, source };
         // SAFETY: the range is a segment of this reservation; and from here on it has memory.
@@ -294,22 +326,21 @@ impl Region {
         Ok(())
     }
 
-    /// Takes a segment's memory back.
+    /// Takes a segment's memory back. What comes again later is zero: if it was never `backed`, nobody has written to it.
     ///
     /// # Safety
-    /// Nobody refers to what is in it.
-    unsafe fn decommit(&self, segment: usize) {
+    /// Nobody refers to what is in it; and it has memory, if it is said to be backed.
+    unsafe fn decommit(&self, segment: usize, backed: bool) {
         let (first, bytes) = self.range(segment);
         // SAFETY: the range is a segment of this reservation, and by the contract.
         unsafe {
-            if self.huge_pages != HugePages::Explicit {
-                Reserved::decommit(first, bytes);
-            } else if !Reserved::empty(first, bytes) {
-                // Before Linux 5.18 huge pages stay until the whole region goes. They may lack if populating has failed, and then
-                // nobody has written to them.
-                if Reserved::populate(first, bytes).is_ok() {
-                    first.write_bytes(0, bytes);
-                }
+            let is_zero = match self.huge_pages {
+                // They stay set aside for the region; before Linux 5.18 they stay where they are, too.
+                HugePages::Explicit => !backed || Reserved::empty(first, bytes),
+                _ => Reserved::decommit(first, bytes) || !backed,
+            };
+            if !is_zero {
+                first.write_bytes(0, bytes);
             }
         }
     }
@@ -324,6 +355,7 @@ impl Region {
         // SAFETY: by the contract; `mark` is at most the buffer's size, and so are `before` and `before + pages`.
         unsafe {
             if mark > 0 && pages > 0 && self.pages_go_alone() && Reserved::empty(start.add(before), pages) {
+                self.gone.fetch_add(pages, Ordering::Relaxed);
                 start.write_bytes(0, before.min(mark));
                 let after = before + pages;
                 start.add(after).write_bytes(0, mark.saturating_sub(after));

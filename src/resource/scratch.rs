@@ -11,6 +11,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
+use crate::tier::pass;
+
 /// What addresses, lengths and offsets are multiples of where a file is read and written directly: no less than the sectors and pages of
 /// any usual disk.
 pub(crate) const SECTOR: u64 = 4096;
@@ -68,6 +70,11 @@ pub enum DiskError {
         /// What the system said.
         source: io::Error,
     },
+    /// The tier is one of the process that this was forked from, and the file is that one's.
+    #[error(
+        "the scratch file belongs to the process that this one was forked from; build a pool of its own in this one"
+    )]
+    Forked,
     /// All places of the file are in values: one was taken out of its lease, and still exists.
     #[error(
         "no place is left in the scratch file; an extent that was taken out of its lease with `take` has to be dropped first"
@@ -115,6 +122,8 @@ pub(crate) struct Scratch {
     /// Found out with the first place.
     zeroing: OnceLock<Zeroing>,
     places: Mutex<Places>,
+    /// How many forks lie before the process that made it. In a child the file is still the parent's: nothing is done to it there.
+    forks: u64,
 }
 
 /// Places that are in no value at present.
@@ -136,8 +145,10 @@ impl Scratch {
         if direct && !bytes.is_multiple_of(SECTOR) {
             return Err(DiskError::Alignment { bytes });
         }
+        pass::watch_forks();
         let named = |source| DiskError::Io { doing: "make a scratch file", dir: dir.to_owned(), source };
-        let file = system::open(dir).map_err(named)?;
+        let file = system::open(dir).and_then(|file| system::set_size(&file, bytes * extents as u64).map(|()| file));
+        let file = file.map_err(named)?;
         if direct {
             system::set_direct(&file).map_err(|source| DiskError::Direct { dir: dir.to_owned(), source })?;
         }
@@ -149,7 +160,13 @@ impl Scratch {
             direct,
             zeroing: OnceLock::new(),
             places: Mutex::new(Places { unused: 0, end: extents as u64, back: BTreeMap::new() }),
+            forks: pass::forks(),
         })
+    }
+
+    /// Whether it is this process's own, and not that of one that this was forked from.
+    pub(crate) fn is_own(&self) -> bool {
+        self.forks == pass::forks()
     }
 
     fn places(&self) -> MutexGuard<'_, Places> {
@@ -180,6 +197,9 @@ impl Scratch {
 
     /// A place with its space: where it begins, and up to which of its bytes it may hold what somebody has written. The others are zero.
     pub(crate) fn take(&self) -> Result<(u64, u64), DiskError> {
+        if !self.is_own() {
+            return Err(DiskError::Forked);
+        }
         let (place, mark) = {
             let mut places = self.places();
             match places.back.pop_first() {
@@ -227,11 +247,14 @@ impl Scratch {
 
     /// Takes a place back, and its space, if the file system can do that; else the place is zeroed when it is next used.
     pub(crate) fn put_back(&self, start: u64, mark: u64) {
+        if !self.is_own() {
+            return;
+        }
         let mark = if system::release(&self.file, start, self.bytes).is_ok() { 0 } else { mark };
         self.places().back.insert(start / self.bytes, mark);
     }
 
-    /// Makes so many bytes of a place zero. They keep their space.
+    /// Makes so many bytes of a place zero. They keep their space. For the file's own process.
     pub(crate) fn zero(&self, start: u64, bytes: u64) -> io::Result<()> {
         // Whole sectors: those behind are zero already, and can so be left alone or written directly.
         let bytes = bytes.next_multiple_of(SECTOR).min(self.bytes);
@@ -253,9 +276,9 @@ mod system {
     use std::sync::atomic::{AtomicU64, Ordering};
 
     #[cfg(target_os = "linux")]
-    pub(super) use self::linux::{file_size_limit, mark_zero, release, reserve, set_direct};
+    pub(super) use self::linux::{file_size_limit, mark_zero, release, reserve, set_direct, set_size};
     #[cfg(not(target_os = "linux"))]
-    pub(super) use self::portable::{file_size_limit, mark_zero, release, reserve, set_direct};
+    pub(super) use self::portable::{file_size_limit, mark_zero, release, reserve, set_direct, set_size};
     use crate::resource::memory::Memory;
 
     fn options() -> OpenOptions {
@@ -323,6 +346,11 @@ mod system {
             }
         }
 
+        /// It grows with its places.
+        pub(crate) fn set_size(_: &File, _: u64) -> io::Result<()> {
+            Ok(())
+        }
+
         pub(crate) fn reserve(file: &File, start: u64, bytes: u64) -> io::Result<()> {
             fallocate(file, 0, start, bytes)
         }
@@ -360,8 +388,12 @@ mod system {
         use std::fs::File;
         use std::io::{self, ErrorKind::Unsupported};
 
-        pub(crate) fn reserve(file: &File, start: u64, bytes: u64) -> io::Result<()> {
-            if file.metadata()?.len() < start + bytes { file.set_len(start + bytes) } else { Ok(()) }
+        pub(crate) fn set_size(file: &File, bytes: u64) -> io::Result<()> {
+            file.set_len(bytes)
+        }
+
+        pub(crate) fn reserve(_: &File, _: u64, _: u64) -> io::Result<()> {
+            Ok(())
         }
 
         pub(crate) fn release(_: &File, _: u64, _: u64) -> io::Result<()> {
@@ -394,6 +426,10 @@ mod system {
     }
 
     pub(super) fn write_zeroes(_: &File, _: u64, _: u64) -> io::Result<()> {
+        Err(Unsupported.into())
+    }
+
+    pub(super) fn set_size(_: &File, _: u64) -> io::Result<()> {
         Err(Unsupported.into())
     }
 

@@ -62,16 +62,15 @@ impl Reserved {
         unsafe { imp::commit(start, len) }
     }
 
-    /// Takes the memory of the whole pages within `first..first + bytes` back; they may not be touched any more.
+    /// Takes the memory of the whole pages within `first..first + bytes` back; they may not be touched any more. False if the system has no
+    /// room to note that: then they are as they were.
     ///
     /// # Safety
     /// The range lies within the reservation that `first` belongs to, and nobody refers to what is in it.
-    pub(crate) unsafe fn decommit(first: *mut u8, bytes: usize) {
+    pub(crate) unsafe fn decommit(first: *mut u8, bytes: usize) -> bool {
         let (start, len) = inward(first, bytes);
-        if len > 0 {
-            // SAFETY: by the contract; whole pages of it.
-            unsafe { imp::decommit(start, len) }
-        }
+        // SAFETY: by the contract; whole pages of it.
+        len == 0 || unsafe { imp::decommit(start, len) }
     }
 
     /// Replaces the memory of the whole pages within `first..first + bytes` by zeroes that take none until they are touched. False if
@@ -168,18 +167,22 @@ mod imp {
         }
     }
 
-    pub(super) unsafe fn decommit(start: *mut u8, len: usize) {
+    pub(super) unsafe fn decommit(start: *mut u8, len: usize) -> bool {
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED;
         // A fresh mapping over the old one: its memory is given back, and no longer counted as promised. If the system
-        // refuses (too many mappings), the memory at least is given back.
+        // refuses (too many mappings), the memory at least is given back; pages that are locked would stay, and that too may be refused.
         // SAFETY: by the caller the range is ours, and nobody refers to what is in it.
         unsafe {
-            if libc::mmap(start.cast(), len, libc::PROT_NONE, flags, -1, 0) == libc::MAP_FAILED {
-                // Pages that are locked would stay.
-                libc::munlock(start.cast(), len);
-                libc::madvise(start.cast(), len, libc::MADV_DONTNEED);
-            }
+            libc::mmap(start.cast(), len, libc::PROT_NONE, flags, -1, 0) != libc::MAP_FAILED
+                || (libc::munlock(start.cast(), len) == 0 && libc::madvise(start.cast(), len, libc::MADV_DONTNEED) == 0)
         }
+    }
+
+    /// Whether the kernel can populate: since Linux 5.14.
+    fn populates() -> bool {
+        static POPULATES: OnceLock<bool> = OnceLock::new();
+        // SAFETY: advice on no bytes touches nothing.
+        *POPULATES.get_or_init(|| unsafe { libc::madvise(std::ptr::null_mut(), 0, libc::MADV_POPULATE_WRITE) == 0 })
     }
 
     fn outcome(result: libc::c_int) -> io::Result<()> {
@@ -189,8 +192,7 @@ mod imp {
     pub(super) fn reserve_huge(bytes: usize) -> io::Result<*mut u8> {
         // A page that the system turns out not to have would be a signal. So all are set aside now, without `MAP_NORESERVE`; and those
         // that come again after they were given back are populated, which tells.
-        // SAFETY: advice on no bytes touches nothing.
-        if unsafe { libc::madvise(std::ptr::null_mut(), 0, libc::MADV_POPULATE_WRITE) } != 0 {
+        if !populates() {
             return Err(io::Error::new(io::ErrorKind::Unsupported, "this kernel is older than Linux 5.14"));
         }
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_HUGETLB | libc::MAP_HUGE_2MB;
@@ -210,20 +212,19 @@ mod imp {
     }
 
     pub(super) unsafe fn populate(start: *mut u8, len: usize) -> io::Result<()> {
-        loop {
+        while populates() {
             // SAFETY: by the caller the range is ours, and has memory; its contents stay.
             match outcome(unsafe { libc::madvise(start.cast(), len, libc::MADV_POPULATE_WRITE) }) {
                 Err(why) if why.kind() == io::ErrorKind::Interrupted => {}
-                // Before Linux 5.14.
-                Err(why) if why.raw_os_error() == Some(libc::EINVAL) => break,
                 outcome => return outcome,
             }
         }
         for offset in (0..len).step_by(page()) {
-            // SAFETY: the byte is ours, and writable. Others may use it meanwhile, as bytes of their own: an exchange that adds no
-            // bit changes nothing for them, since it is one instruction.
+            // SAFETY: the byte is ours, and writable. Others may use it meanwhile, as bytes of their own: an exchange of zero for zero
+            // changes nothing for them.
             let byte = unsafe { AtomicU8::from_ptr(start.wrapping_add(offset)) };
-            byte.fetch_or(0, Ordering::Relaxed);
+            // A page that was never touched is zero, so it is written to. (An addition of zero would be left out by the compiler.)
+            let _ = byte.compare_exchange(0, 0, Ordering::Relaxed, Ordering::Relaxed);
         }
         Ok(())
     }
@@ -264,7 +265,9 @@ mod imp {
         Ok(())
     }
 
-    pub(super) unsafe fn decommit(_start: *mut u8, _len: usize) {}
+    pub(super) unsafe fn decommit(_start: *mut u8, _len: usize) -> bool {
+        false
+    }
 
     pub(super) fn reserve_huge(_bytes: usize) -> io::Result<*mut u8> {
         Err(io::ErrorKind::Unsupported.into())
@@ -307,7 +310,7 @@ mod tests {
         unsafe {
             Reserved::commit(first.wrapping_add(10), 2 * page()).unwrap();
             first.wrapping_add(2 * page()).write(7);
-            Reserved::decommit(first, 2 * page() + 1);
+            assert!(Reserved::decommit(first, 2 * page() + 1));
             assert_eq!(first.wrapping_add(2 * page()).read(), 7, "a page that is not wholly given back stays");
             Reserved::commit(first, page()).unwrap();
             assert_eq!(first.read(), 0, "what was given back comes back empty");

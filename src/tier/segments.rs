@@ -98,10 +98,10 @@ impl Segments {
     /// One less needs the segment; the last takes its memory back.
     pub(crate) fn leave(&self, segment: usize) {
         let word = &self.words[segment];
-        if word.leave() {
+        if word.leave().is_some() {
             let (first, bytes) = self.range(segment);
             // SAFETY: the range is a segment of this reservation. Nobody needs it, and nobody enters while the word
-            // says that it is being taken.
+            // says that it is being taken. What is left in it means nothing to the next: its slots have no values.
             unsafe { Reserved::decommit(first, bytes) };
             word.bare();
         }
@@ -162,12 +162,14 @@ impl Word {
         self.0.fetch_or(BACKED, Ordering::Release);
     }
 
-    /// The caller needs the segment no more. If true, it takes the memory back, and says so by [`bare`](Self::bare): also what it may
-    /// have got of it when the system refused the rest.
-    pub(crate) fn leave(&self) -> bool {
+    /// The caller needs the segment no more. If it was the last, it takes the memory back, and says so by [`bare`](Self::bare): also what
+    /// it may have got of it when the system refused the rest. Whether the segment has memory, then.
+    pub(crate) fn leave(&self) -> Option<bool> {
         // Release: pairs with the Acquire below; every use of the memory comes before it is taken back.
         let left = self.0.fetch_sub(1, Ordering::Release) - 1;
-        left & USERS == 0 && self.0.compare_exchange(left, TAKING, Ordering::Acquire, Ordering::Relaxed).is_ok()
+        let last = left & USERS == 0;
+        let taken = last && self.0.compare_exchange(left, TAKING, Ordering::Acquire, Ordering::Relaxed).is_ok();
+        taken.then_some(left & BACKED != 0)
     }
 
     /// The segment's memory has been taken.
