@@ -103,7 +103,7 @@ impl Users {
 
     /// One user less; true if the caller is to take the memory back.
     pub fn leave(&self) -> bool {
-        self.0.leave()
+        self.0.leave().is_some()
     }
 
     /// It was taken back.

@@ -4,7 +4,7 @@ use super::row::Row;
 use crate::run::cast::FALLBACK;
 use crate::subject::Kind;
 use crate::workload::tail::CONTROL;
-use crate::workload::{detect, pool_pair, route, scarcity, upkeep};
+use crate::workload::{detect, pool_pair, route, scarcity, touch, upkeep};
 
 /// One bar.
 #[derive(Clone, Debug)]
@@ -34,6 +34,7 @@ pub fn all(rows: &[Row]) -> Vec<Bar> {
     bars.extend(pool_pair(rows));
     bars.extend(route(rows));
     bars.extend(detect(rows));
+    bars.push(touch(rows));
     bars.extend(read(rows));
     bars.extend(wake(rows));
     bars.extend(scarcity(rows));
@@ -136,6 +137,12 @@ fn detect(rows: Rows) -> Vec<Bar> {
         bar("detect: ns a read", 5.0, median(detect::ANYBODY)),
         bar("detect: ns a read by a reader", 5.0, median(detect::READER)),
     ]
+}
+
+/// What the first touch of a slot should cost.
+fn touch(rows: Rows) -> Bar {
+    let row = |subject| rows.get(touch::NAME, 1, subject);
+    bar("touch: first, after prefaulting / warm", 1.1, over(row(touch::FIRST), row(touch::WARM)))
 }
 
 /// What reading a shared value should cost.

@@ -16,6 +16,7 @@ pub mod route;
 pub mod scarcity;
 pub mod steal;
 pub mod tail;
+pub mod touch;
 pub mod upkeep;
 pub mod wake;
 
@@ -62,7 +63,7 @@ const fn unfenced(name: &'static str, threads: usize, fill: fn(&mut Cast)) -> Wo
 }
 
 /// All workloads.
-pub static ALL: [Workload; 31] = [
+pub static ALL: [Workload; 32] = [
     batches("floor", 1, floor::fill),
     batches("pair-64", 1, pair::alone::<64, CAPACITY>),
     batches("pair-64", 2, pair::together::<64, CAPACITY>),
@@ -81,6 +82,7 @@ pub static ALL: [Workload; 31] = [
     batches("refuse", 1, refuse::fill),
     unfenced(route::NAME, 1, route::fill),
     unfenced(detect::NAME, 1, detect::fill),
+    unfenced(touch::NAME, 1, touch::fill),
     batches("steal", 2, steal::fill::<{ steal::HALF }>),
     batches("steal-one", 2, steal::fill::<1>),
     Workload { name: "tail", threads: 1, usual: true, fenced: true, plan: Plan::Singles(tail::fill) },
