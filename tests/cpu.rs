@@ -11,7 +11,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use std::{fs, io, mem, process, thread};
 
-use common::system::{in_child, skip};
+use common::process::in_child;
+use common::system::skip;
 use tierpool::{Cpu, CpuError, CpuTier, Lease, Pool, PoolError, Request, RequestError, Resource, ResourcePool};
 use tierpool::{ResourceRequest, Spill, TierKind};
 

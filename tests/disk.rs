@@ -13,7 +13,9 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use common::system::{Dir, in_child, limit_file_size, remount, skip, with_file_system};
+use common::process::in_child;
+use common::system::{limit_file_size, names, remount, skip, with_file_system};
+use tempfile::{TempDir, tempdir};
 use tierpool::{BuildError, DiskError, DiskTier, Extent, Lease, Pool, PoolError, Request, RequestError, Resource};
 use tierpool::{ResourcePool, ResourceRequest, Scrub, Spill, Tier, TierKind, Zeroing};
 
@@ -34,7 +36,7 @@ fn bytes_of(extent: &Extent) -> Vec<u8> {
 }
 
 /// The blocks, of 512 bytes, of the file without a name that this process has in a directory.
-fn blocks(dir: &Dir) -> u64 {
+fn blocks(dir: &TempDir) -> u64 {
     let of_dir = |entry: io::Result<fs::DirEntry>| {
         let path = entry.ok()?.path();
         fs::read_link(&path).ok()?.starts_with(dir.as_ref()).then_some(path)
@@ -58,7 +60,7 @@ fn why(error: PoolError) -> DiskError {
 
 #[test]
 fn extents_are_read_and_written_at_offsets_and_do_not_overlap() {
-    let dir = Dir::new();
+    let dir = tempdir().unwrap();
     let pool = pool(&dir, 10_000, 5);
     let mut all: Vec<_> = (0..5).map(|_| extent(&pool)).collect();
     assert!(pool.try_allocate(Request::disk(1)).is_err());
@@ -80,7 +82,7 @@ fn extents_are_read_and_written_at_offsets_and_do_not_overlap() {
 /// Guarantee 1, for bytes: what reaches beyond an extent is refused, and touches nothing.
 #[test]
 fn nothing_reaches_beyond_an_extent() {
-    let dir = Dir::new();
+    let dir = tempdir().unwrap();
     let pool = pool(&dir, 8 * KIB, 2);
     let mut first = pool.try_allocate(Request::disk(5000)).unwrap();
     let mut second = extent(&pool);
@@ -133,7 +135,7 @@ fn another_tenant_finds_zeroes_unless_bytes_are_kept() {
             assert!(all(&reserved.draw().unwrap(), other), "{scrub:?}: drawn");
         }
     };
-    let dir = Dir::new();
+    let dir = tempdir().unwrap();
     run(dir.as_ref(), None);
     with_file_system("tmpfs", "size=4m", |dir| run(dir, Some(Zeroing::Written)));
     // It has neither `fallocate`, nor holes.
@@ -165,7 +167,7 @@ fn a_value_that_is_made_anew_is_zero() {
             assert!(bytes_of(&take()).iter().all(|&byte| byte == 0), "taken");
         }
     };
-    let dir = Dir::new();
+    let dir = tempdir().unwrap();
     run(dir.as_ref());
     with_file_system("tmpfs", "size=4m", run);
     with_file_system("ramfs", "", run);
@@ -173,9 +175,9 @@ fn a_value_that_is_made_anew_is_zero() {
 
 #[test]
 fn a_scratch_file_has_no_name_and_goes_with_the_pool() {
-    let dir = Dir::new();
+    let dir = tempdir().unwrap();
     let pool = pool(&dir, 64 * KIB, 16);
-    assert_eq!(dir.names(), 0);
+    assert_eq!(names(&dir), 0);
     assert!(blocks(&dir) * 512 >= 64 * KIB * 16, "its space is reserved");
     let held = extent(&pool);
     drop(pool);
@@ -188,7 +190,7 @@ fn a_scratch_file_has_no_name_and_goes_with_the_pool() {
 
 #[test]
 fn a_tier_that_shrinks_gives_space_back_and_takes_it_again() {
-    let dir = Dir::new();
+    let dir = tempdir().unwrap();
     let tier =
         DiskTier::new("spill", &dir, 64 * KIB, 64).with(|tier| tier.min_capacity(4).idle_timeout(Duration::ZERO));
     let pool = Pool::builder().disk_tier(tier).build().unwrap();
@@ -277,7 +279,7 @@ fn a_file_size_limit_is_an_error_and_no_signal() {
         "a_file_size_limit_is_an_error_and_no_signal",
         |_| {},
         || {
-            let dir = Dir::new();
+            let dir = tempdir().unwrap();
             limit_file_size(Some(1 << 20));
             let error = Pool::builder().disk("spill", &dir, 64 * KIB, 17).build().unwrap_err();
             let text = error.to_string();
@@ -288,7 +290,7 @@ fn a_file_size_limit_is_an_error_and_no_signal() {
             let pool = Pool::builder().disk_tier(tier).build().unwrap();
             let held: Vec<_> = std::iter::from_fn(|| pool.try_allocate(Request::disk(1)).ok()).collect();
             assert_eq!(held.len(), 16);
-            assert_eq!(dir.names(), 0);
+            assert_eq!(names(&dir), 0);
         },
     );
 }
@@ -328,7 +330,7 @@ fn an_extent_that_cannot_be_zeroed_is_not_given_to_another_tenant() {
 
 #[test]
 fn directories_that_are_none_are_refused() {
-    let dir = Dir::new();
+    let dir = tempdir().unwrap();
     let build = |dir: &Path| Pool::builder().disk("spill", dir, KIB, 1).build().unwrap_err();
     let says = |error: PoolError, kind: ErrorKind, what: &str| {
         let text = error.to_string();
@@ -340,7 +342,7 @@ fn directories_that_are_none_are_refused() {
     says(build(&missing), ErrorKind::NotFound, missing.to_str().unwrap());
     fs::write(dir.as_ref().join("file"), "").unwrap();
     says(build(&dir.as_ref().join("file")), ErrorKind::NotADirectory, "name a directory");
-    assert_eq!(dir.names(), 1);
+    assert_eq!(names(&dir), 1);
     with_file_system("tmpfs", "size=1m", |dir| {
         remount(dir, libc::MS_RDONLY);
         says(build(dir), ErrorKind::ReadOnlyFilesystem, "mount its file system");
@@ -355,7 +357,7 @@ fn a_directory_that_may_not_be_written_is_refused() {
     }
     let name = "a_directory_that_may_not_be_written_is_refused_to_nobody";
     // The directory is root's.
-    let dir = Dir::new();
+    let dir = tempdir().unwrap();
     let output = std::process::Command::new(std::env::current_exe().unwrap())
         .args(["--exact", name, "--nocapture", "--ignored"])
         .env("TIERPOOL_TEST_DIR", dir.as_ref())
@@ -382,7 +384,7 @@ fn a_directory_that_may_not_be_written_is_refused_to_nobody() {
 
 #[test]
 fn sizes_that_are_none_are_refused() {
-    let dir = Dir::new();
+    let dir = tempdir().unwrap();
     let build = |bytes, extents| why(Pool::builder().disk("spill", &dir, bytes, extents).build().unwrap_err());
     assert!(matches!(build(0, 1), DiskError::Bytes { .. }));
     assert!(matches!(build(u64::MAX / 2, 3), DiskError::Bytes { .. }));
@@ -395,7 +397,7 @@ fn sizes_that_are_none_are_refused() {
 
 #[test]
 fn direct_reads_and_writes_are_aligned() {
-    let dir = Dir::new();
+    let dir = tempdir().unwrap();
     let tier = DiskTier::new("spill", &dir, 16 * KIB, 2).direct(true);
     let pool = match Pool::builder().memory("m", 8192, 2).disk_tier(tier).tenant("a").build() {
         Ok(pool) => pool,
@@ -438,7 +440,7 @@ fn a_file_system_without_direct_reads_and_writes_is_refused() {
 
 #[test]
 fn the_smallest_tier_that_fits_is_asked() {
-    let dir = Dir::new();
+    let dir = tempdir().unwrap();
     let numbers = Tier::builder("numbers").capacity(1).build_with(|| 7u64).unwrap();
     let pool = Pool::builder()
         .disk("large", &dir, 1 << 20, 1)
@@ -478,7 +480,7 @@ fn the_smallest_tier_that_fits_is_asked() {
 
 #[test]
 fn extents_by_the_dynamic_interface_and_on_account() {
-    let dir = Dir::new();
+    let dir = tempdir().unwrap();
     let tenant = tierpool::TenantRules::new("t").hard(tierpool::Limit::bytes(10_000));
     let pool = Pool::builder().disk("spill", &dir, 6000, 2).tenant(tenant).build().unwrap();
     let dynamic: &dyn ResourcePool = &pool;
@@ -503,7 +505,7 @@ fn errors_have_sources() {
 /// TORTURE 25: in the child of a fork the file is the parent's. Nothing that the child does, or drops, changes what is in it.
 #[test]
 fn a_forked_process_lets_the_parents_extents_be() {
-    let dir = Dir::new();
+    let dir = tempdir().unwrap();
     let pool = pool(&dir, 64 * KIB, 2);
     let mut mine = extent(&pool);
     mine.write_all_at(&[7; 1000], 0).unwrap();
