@@ -14,6 +14,9 @@ use crate::subject::{Able, Guards, Kind, Seats};
 /// The tiers, by their bytes. The workloads use the one of [`MEMORY`] bytes.
 const TIERS: [(&str, usize); 4] = [("small", 256), ("packets", 1024), ("pages", MEMORY), ("large", 4 * MEMORY)];
 
+/// Bytes of a slot of [`Mebibytes`].
+pub const MEBIBYTE: usize = 1 << 20;
+
 /// So many tenants, each with a hard quota; together they may hold more than there is.
 const TENANTS: usize = 8;
 
@@ -34,6 +37,34 @@ impl<const CAP: usize> Guards for Plain<CAP> {
         let builder = tiers.fold(Pool::builder(), |builder, (name, bytes)| builder.memory(name, bytes, CAP));
         let pool = builder.build().expect("a pool of known tiers");
         Self(pool.prepare(Request::memory(MEMORY)).expect("a request that fits"))
+    }
+
+    fn hand(&self) -> Self::Hand<'_> {
+        &self.0
+    }
+
+    #[inline(always)]
+    fn allocate<'a>(hand: &mut Self::Hand<'a>) -> Option<Self::Guard<'a>> {
+        looked_at(hand.try_allocate())
+    }
+}
+
+/// The same with a tier of buffers of a MiB, which leaves their bytes as they are.
+pub struct Mebibytes<const CAP: usize>(Prepared<Memory>);
+
+impl<const CAP: usize> Guards for Mebibytes<CAP> {
+    const NAME: &'static str = Plain::<CAP>::NAME;
+    const KIND: Kind = Kind::Ours;
+    const ABLE: Able = Plain::<CAP>::ABLE;
+
+    type Payload = Memory;
+    type Hand<'a> = &'a Prepared<Memory>;
+    type Guard<'a> = Lease<Memory>;
+
+    fn build() -> Self {
+        let tier = MemoryTier::new("mebibytes", MEBIBYTE, CAP).scrub(Scrub::Keep);
+        let pool = Pool::builder().memory_tier(tier).build().expect("a pool of a known tier");
+        Self(pool.prepare(Request::memory(MEBIBYTE)).expect("a request that fits"))
     }
 
     fn hand(&self) -> Self::Hand<'_> {

@@ -233,7 +233,9 @@ fn the_suggestion_is_a_configuration() {
     let machine = Machine::look(Path::new("."), Path::new("/")).unwrap();
     let text = suggest::configuration(&machine);
     let pool = Pool::from_toml(&text).unwrap_or_else(|why| panic!("{why}\n{text}"));
-    assert_eq!(pool.monitor().tiers.len(), 3);
+    let tiers = pool.monitor().tiers;
+    assert_eq!(tiers.len(), 4);
+    assert_eq!(tiers[3].snapshot.capacity, machine.resources.cpu.usable());
     let bad = bad_machine();
     let text = suggest::configuration(&Machine::look(bad.path(), bad.path()).unwrap());
     Pool::from_toml(&text).unwrap_or_else(|why| panic!("{why}\n{text}"));

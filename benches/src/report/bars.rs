@@ -112,11 +112,13 @@ fn special(rows: Rows) -> Vec<Bar> {
 /// What a pool may add to its tier.
 fn pool_pair(rows: Rows) -> Vec<Bar> {
     let against = |threads, subject| rows.extra(pool_pair::NAME, threads, subject, pool_pair::RATIO);
+    let mebibytes = rows.get("pair-1048576", 1, pool_pair::PLAIN).map(|row| row.ratios.allocator);
     vec![
         bar("pool-pair, 1 thread: everything configured / tier", 1.5, against(1, pool_pair::FULL)),
         bar("pool-pair, 2 threads: everything configured / tier", 1.5, against(2, pool_pair::FULL)),
         bar("pool-pair, 1 thread: nothing configured / tier", 1.15, against(1, pool_pair::PLAIN)),
         bar("pool-pair, 2 threads: nothing configured / tier", 1.15, against(2, pool_pair::PLAIN)),
+        bar("pair-1048576, 1 thread: a pool's memory / best allocator", 0.40, mebibytes),
     ]
 }
 

@@ -2,16 +2,18 @@
 
 use tierpool::Memory;
 
-use super::pair::{Alone, Together};
+use super::pair::{self, Alone, Together};
 use super::{CAPACITY, floor};
 use crate::ours::Tierpool;
-use crate::pooled::{Full, Plain, Scrubbing};
+use crate::pooled::{Full, MEBIBYTE, Mebibytes, Plain, Scrubbing};
 use crate::roster::Visit;
 use crate::run::cast::Cast;
 use crate::subject::Subject;
 
 /// The workload's name.
 pub const NAME: &str = "pool-pair";
+/// Slots, of a MiB each.
+const FEW: usize = 16;
 /// How a row compares with [`TIER`], in the rows.
 pub const RATIO: &str = "ratio_to_tier";
 /// The tier alone.
@@ -31,6 +33,18 @@ pub fn alone(cast: &mut Cast) {
 pub fn together(cast: &mut Cast) {
     each(&mut Together(cast));
     floor::atomic_add(cast);
+}
+
+/// One thread, with buffers of a MiB: all subjects of [`pair`](super::pair), and a pool.
+pub fn mebibyte_alone(cast: &mut Cast) {
+    Alone(cast).visit::<Mebibytes<FEW>>();
+    pair::alone::<MEBIBYTE, FEW>(cast);
+}
+
+/// Two threads, likewise.
+pub fn mebibyte_together(cast: &mut Cast) {
+    Together(cast).visit::<Mebibytes<FEW>>();
+    pair::together::<MEBIBYTE, FEW>(cast);
 }
 
 fn each(visit: &mut impl Visit) {

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::Machine;
+use super::show::ranges;
 use crate::units::bytes;
 
 /// Bytes of a slot, for the three tiers of memory.
@@ -10,7 +11,7 @@ const SIZES: [u64; 3] = [2 << 10, 64 << 10, 1 << 20];
 /// The most slots that are suggested for one.
 const MOST: u64 = 65_536;
 
-/// A configuration in TOML: an eighth of the memory that can be had, in equal parts of small, middling and large buffers.
+/// A configuration in TOML: an eighth of the memory that can be had, in equal parts of small, middling and large buffers; and the cores.
 pub fn configuration(machine: &Machine) -> String {
     let left = machine.resources.availability().memory_bytes.unwrap_or(1 << 30);
     let part = left / 8 / SIZES.len() as u64;
@@ -26,5 +27,10 @@ pub fn configuration(machine: &Machine) -> String {
             let _ = writeln!(text, "min_slots = {}", slots / 4);
         }
     }
+    let _ = writeln!(
+        text,
+        "\n[[cpu]]    # a slot for each of {}, as far as the quota goes\nname = \"cores\"",
+        ranges(&machine.resources.cpu.allowed.value)
+    );
     text
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use connections::ledger::{self, Failure};
 use connections::pool::{self, Connection, Rules, ends_connection};
 use connections::server::{Server, USER};
-use tierpool::{AllocateError, Report, Tier};
+use tierpool::{AllocateError, Pool, Report, Resource, ResourcePool, ResourceRequest, Tier};
 
 const PATIENCE: Duration = Duration::from_millis(500);
 
@@ -151,6 +151,24 @@ fn whatever_happens_to_the_connections_the_balances_add_up() {
     });
     assert_eq!(ledger::sum(&tier, PATIENCE).unwrap(), 0);
     until("all connections are back", || tier.snapshot().free == MOST);
+}
+
+/// Who knows no types gets connections through the same interface as memory and cores.
+#[test]
+fn a_pool_gives_connections_through_its_dynamic_interface() {
+    let Some(server) = server() else { return };
+    let pool = Pool::builder().memory("rows", 4096, 8).tier(open(&server, RULES)).build().unwrap();
+    let dynamic: &dyn ResourcePool = &pool;
+    let request = ResourceRequest::of("postgres").patience(PATIENCE);
+    let Ok(Resource::Custom(mut lease)) = dynamic.allocate(&request) else { panic!("no value of the program's own") };
+    let connection = lease.get_mut::<Connection>().expect("a connection");
+    let first = pid(connection);
+    dynamic.release(Resource::Custom(lease)).expect("it is the pool's");
+
+    server.kill_backends().unwrap();
+    let Ok(Resource::Custom(lease)) = dynamic.allocate(&request) else { panic!("none in place of the dead one") };
+    let mut lease = lease.downcast::<Connection>().expect("a connection");
+    assert_ne!(pid(&mut lease), first, "it was asked before it was handed out");
 }
 
 fn open(server: &Server, rules: Rules) -> Tier<Connection> {
