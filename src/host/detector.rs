@@ -18,7 +18,9 @@ use super::resources::{
 use crate::machine::affinity;
 use crate::machine::cgroup::Groups;
 use crate::machine::limits::{self, Limit};
-use crate::machine::meminfo::{self, MEMINFO, TRANSPARENT};
+#[cfg(target_os = "linux")]
+use crate::machine::meminfo::MEMINFO;
+use crate::machine::meminfo::{self, Meminfo, TRANSPARENT};
 use crate::machine::pressure;
 use crate::machine::root::Root;
 use crate::tier::chores::{self, Chore};
@@ -214,9 +216,20 @@ fn bounds(root: &Root, groups: &Groups) -> Vec<Bound> {
     of_groups.chain(of_process).collect()
 }
 
+/// The machine's memory, and who says it.
+#[cfg(target_os = "linux")]
+fn meminfo(root: &Root) -> (Meminfo, &'static str) {
+    (meminfo::parse(&root.text(MEMINFO).unwrap_or_default()), MEMINFO)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn meminfo(_: &Root) -> (Meminfo, &'static str) {
+    (crate::machine::elsewhere::meminfo(), "sysinfo")
+}
+
 fn memory(root: &Root, groups: &Groups) -> MemoryResources {
-    let info = meminfo::parse(&root.text(MEMINFO).unwrap_or_default());
-    let of_file = |value: Option<u64>, field: &str| value.map(|value| Figure::new(value, format!("{MEMINFO} {field}")));
+    let (info, source) = meminfo(root);
+    let of_file = |value: Option<u64>, field: &str| value.map(|value| Figure::new(value, format!("{source} {field}")));
     let (limits, left): (Vec<_>, Vec<_>) =
         bounds(root, groups).into_iter().map(|bound| (bound.limit, bound.left)).unzip();
     let of_machine = of_file(info.available, "MemAvailable");

@@ -6,6 +6,8 @@
 
 pub(crate) mod affinity;
 pub(crate) mod cgroup;
+#[cfg(any(test, not(target_os = "linux")))]
+pub(crate) mod elsewhere;
 pub(crate) mod limits;
 pub(crate) mod meminfo;
 pub(crate) mod pressure;
