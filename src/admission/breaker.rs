@@ -163,6 +163,15 @@ impl Breaker {
         self.word().state()
     }
 
+    /// Whether it would refuse a call now, forced to or since its open time is not over.
+    pub(crate) fn is_shut(&self) -> bool {
+        match self.state() {
+            BreakerState::ForcedOpen => true,
+            BreakerState::Open => self.until.load(Ordering::Relaxed) > now(),
+            _ => false,
+        }
+    }
+
     /// Whether a call that took so long is slow. One relaxed load.
     pub fn is_slow(&self, took: Duration) -> bool {
         nanos(took) > self.slow_after.load(Ordering::Relaxed)

@@ -71,7 +71,8 @@ pub(super) enum Misfit {
 impl Misfit {
     /// Whether it may have been otherwise by the time that this is read.
     pub(super) fn passes(self) -> bool {
-        matches!(self, Misfit::Full { .. } | Misfit::Quota { .. })
+        // Watermarks and limits change while a pool runs.
+        matches!(self, Misfit::TooFew { .. } | Misfit::Full { .. } | Misfit::Quota { .. })
     }
 }
 
@@ -132,7 +133,7 @@ fn spilling<const EVER: bool>(
 ) -> Result<Fit, Misfit> {
     let steps = needs.steps();
     let mut taken = vec![0u32; shape.tiers.len()];
-    let (mut slots, mut bytes, mut waste) = (0, 0, 0);
+    let (mut slots, mut bytes, mut waste) = (0, 0_u64, 0);
     let free = |gauge: &Gauge| if EVER { gauge.capacity(class) } else { gauge.free(class) };
     for &Step { tier, .. } in steps {
         let wanted = steps.iter().filter(|step| step.tier == tier).map(|step| step.count).sum();
@@ -144,9 +145,13 @@ fn spilling<const EVER: bool>(
     for step in steps {
         for had in 0..step.count {
             let paid = |tier: u16| match payer {
-                Some(tenant) => {
-                    pay::<EVER>(node, shape, tenant, slots + 1, bytes + shape.tiers[usize::from(tier)].price)
-                }
+                Some(tenant) => pay::<EVER>(
+                    node,
+                    shape,
+                    tenant,
+                    slots + 1,
+                    bytes.saturating_add(shape.tiers[usize::from(tier)].price),
+                ),
                 None => Ok(()),
             };
             let room = |tier: u16, taken: &[u32]| free(node.gauge(tier)) > taken[usize::from(tier)];
@@ -164,12 +169,12 @@ fn spilling<const EVER: bool>(
             };
             taken[usize::from(tier)] += 1;
             slots += 1;
-            bytes += shape.tiers[usize::from(tier)].price;
-            waste += step.waste(shape, tier);
+            bytes = bytes.saturating_add(shape.tiers[usize::from(tier)].price);
+            waste = u64::saturating_add(waste, step.waste(shape, tier));
         }
     }
     let mut fit = Fit { waste, ..Fit::EMPTY };
-    for (tier, taken) in (0..).zip(taken).filter(|&(_, taken)| taken > 0) {
+    for (taken, tier) in taken.into_iter().zip(0..).filter(|&(taken, _)| taken > 0) {
         let gauge = node.gauge(tier);
         fit.note(free(gauge).saturating_sub(taken), gauge.slots());
     }

@@ -28,7 +28,8 @@ pub trait NodePool: Send + Sync {
     /// A resource for each request, in their order, or none; without a wait for what others hold. Each goes back when it is dropped.
     ///
     /// An adapter hands out leases of a tier of its own, whose values stand for what the other machine has granted, and whose
-    /// [`reset`](crate::TierBuilder::reset) returns it.
+    /// [`reset`](crate::TierBuilder::reset) returns it. That tier bears the name of the one that was offered: by it the router knows what of the
+    /// node is taken.
     ///
     /// # Errors
     /// [`NodeError`]. Nothing is held then.
@@ -41,7 +42,7 @@ impl NodePool for Pool {
     }
 
     fn take(&self, requests: &[ResourceRequest]) -> Result<Vec<Resource>, NodeError> {
-        Ok(self.try_allocate_group(requests)?)
+        Ok(self.try_allocate_group_for_another(requests)?)
     }
 }
 
@@ -149,9 +150,13 @@ pub(super) struct Gauge {
     kept: [AtomicU32; CLASSES - 1],
 }
 
+/// A gauge goes no higher; no pool of this process has so many slots.
+const MANY: usize = 1 << 30;
+
 impl Gauge {
     fn set(&self, offer: Option<&TierOffer>) {
-        let number = |slots: usize| i32::try_from(slots).unwrap_or(i32::MAX) as u32;
+        // Far from where it would wrap: what comes back may have been placed before the last look.
+        let number = |slots: usize| slots.min(MANY) as u32;
         let (capacity, free, marks) =
             offer.map_or((0, 0, Default::default()), |it| (it.capacity, it.free, it.watermarks));
         self.capacity.store(number(capacity), Ordering::Relaxed);

@@ -209,6 +209,7 @@ fn draw(view: &mut View<'_>, among: Among<'_>, rule: Option<RouteRule>, rejected
         let (of_one, of_other) = (health(one), health(other));
         let (at_one, at_other) = (view.look_at(one, of_one), view.look_at(other, of_other));
         let chosen = |place, rule_of_two, fit: &Fit| {
+            let rule_of_two = if one == other { RouteRule::Only } else { rule_of_two };
             let reason = RouteReason::new(rule.unwrap_or(rule_of_two), fit, false);
             Some(Choice { place, reason })
         };

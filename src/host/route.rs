@@ -84,6 +84,8 @@ pub enum RouteRule {
     BetterOfTwo,
     /// Of two drawn at random, the only one that can hold the task.
     OnlyOneOfTwo,
+    /// There is no other.
+    Only,
     /// None of those drawn could hold it; of all, the one with the most left.
     MostLeft,
     /// Of all, the one that it fills the best.
@@ -106,6 +108,7 @@ impl fmt::Display for RouteReason {
         let rule = match self.rule {
             RouteRule::BetterOfTwo => "is the emptier of two drawn at random",
             RouteRule::OnlyOneOfTwo => "is the one of two drawn at random that can hold it",
+            RouteRule::Only => "is the only one",
             RouteRule::MostLeft => "is the emptiest of all, as none of those drawn can hold it",
             RouteRule::Tightest => "is the one that it fits the tightest",
             RouteRule::Preferred => "it prefers",

@@ -131,7 +131,12 @@ impl TaskRouter {
     /// Whether some node could hold the task if nothing else were there: it has the tiers, with enough slots for the task's priority, and the
     /// tenant's hard limits allow it. Whether it can now, and whether the node is healthy, is not asked.
     pub fn validate_resources(&self, task: &Task) -> bool {
-        View::new(&self.nodes.load(), task).fits_ever()
+        let nodes = self.nodes.load_full();
+        // Watermarks and limits may have changed since somebody looked.
+        View::new(&nodes, task).fits_ever() || {
+            nodes.iter().for_each(Node::refresh);
+            View::new(&nodes, task).fits_ever()
+        }
     }
 
     /// Adds a node, in the place of one of the same name, which is returned. What runs there goes on. Costs a new list: to add many,
@@ -151,7 +156,7 @@ impl TaskRouter {
         })
     }
 
-    /// Replaces all nodes by those that a source lists.
+    /// Replaces all nodes by those that a source lists. For one thread: of two at a time, the list that was made first may be the one that stays.
     pub fn sync(&self, source: &(impl NodeSource + ?Sized)) {
         let listed = source.nodes();
         self.change(|_| (Nodes::new(listed), ()));
@@ -173,10 +178,14 @@ impl TaskRouter {
     }
 
     fn change<R>(&self, change: impl FnOnce(&Nodes) -> (Nodes, R)) -> R {
-        // A panic cannot leave the list half changed.
-        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        let (nodes, answer) = change(&self.nodes.load());
-        self.nodes.store(Arc::new(nodes));
+        let (former, answer) = {
+            // A panic cannot leave the list half changed.
+            let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+            let (nodes, answer) = change(&self.nodes.load());
+            (self.nodes.swap(Arc::new(nodes)), answer)
+        };
+        // Pools may end with it, and their values' `Drop` is the program's.
+        drop(former);
         answer
     }
 }

@@ -152,7 +152,8 @@ impl Shape {
         let mut ranks = vec![0; tiers.len()];
         by_order.iter().zip(0..).for_each(|(&tier, rank)| ranks[tier] = rank);
         let tier = |(tier, rank): (&&TierOffer, u16)| TierShape { name: (*tier.name).into(), price: tier.bytes, rank };
-        let place = |name: &str| offer.tenants.iter().position(|tenant| tenant.name == name).map(|place| place as u16);
+        let tenants = &offer.tenants[..offer.tenants.len().min(usize::from(u16::MAX))];
+        let place = |name: &str| tenants.iter().position(|tenant| tenant.name == name).map(|place| place as u16);
         let tenant = |tenant: &TenantOffer| TenantShape {
             name: (*tenant.name).into(),
             parent: tenant.parent.as_deref().and_then(place),
@@ -164,7 +165,7 @@ impl Shape {
             disk,
             tiers: tiers.iter().zip(ranks).map(tier).collect(),
             by_name,
-            tenants: offer.tenants.iter().map(tenant).collect(),
+            tenants: tenants.iter().map(tenant).collect(),
             spill: offer.spill,
         }
     }
@@ -261,8 +262,10 @@ impl Needs {
             let step = shape.step(request.wanted(), request.spills(), count).ok_or(NoTier(run as u32))?;
             needs.spills |= !step.beyond().is_empty();
             needs.slots += u64::from(count);
-            needs.bytes += u64::from(count) * shape.tiers[usize::from(step.tier)].price;
-            needs.waste += u64::from(count) * step.waste(shape, step.tier);
+            // An adapter may say anything of a machine.
+            let times = |of_one: u64| u64::from(count).saturating_mul(of_one);
+            needs.bytes = needs.bytes.saturating_add(times(shape.tiers[usize::from(step.tier)].price));
+            needs.waste = needs.waste.saturating_add(times(step.waste(shape, step.tier)));
             needs.add(step);
         }
         if needs.spills {

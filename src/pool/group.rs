@@ -324,6 +324,12 @@ pub(super) fn block<G: Group>(
     }
 }
 
+/// All requests, for another thread than this one; without a wait.
+pub(super) fn for_another<G: Group>(pool: &Pool, group: G, site: Site) -> Result<G::Leases, RequestError> {
+    let attempts = group.route(pool, false)?;
+    at_once(G::gather(&attempts, How::Try, site))
+}
+
 /// All requests, as a future.
 pub(super) async fn wait<G: Group>(
     pool: &Pool,

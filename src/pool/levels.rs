@@ -5,9 +5,9 @@
 use super::Pool;
 use super::request::Spill;
 use super::rows::{Row, TierKind};
-use crate::admission::breaker::word::BreakerState;
 use crate::admission::priority::Watermarks;
 use crate::admission::tenants::{Limit, Tenant};
+use crate::tier::{epoch, rebuild};
 
 /// How full a tier of a pool is.
 pub(crate) struct Level {
@@ -19,25 +19,28 @@ pub(crate) struct Level {
     pub(crate) order: u64,
     /// Slots that it has at most; 0 once it is closed.
     pub(crate) capacity: usize,
-    /// Slots that whoever may have the last can have: free, reserved, to be cleaned or to be built, and not for somebody who waits.
+    /// Slots that whoever may have the last can have: free, reserved, and those that an allocation would clean, build or rebuild. Whoever waits may
+    /// be served first; it may also be one who may not have the reserved ones.
     pub(crate) free: usize,
     pub(crate) watermarks: Watermarks,
 }
 
 impl Level {
     fn of(row: &Row) -> Self {
-        let (now, reserve) = (row.tier.snapshot(), &row.tier.core().reserve);
-        let state = row.guard.as_ref().map(|guard| guard.breaker.state());
-        let shut = matches!(state, Some(BreakerState::Open | BreakerState::ForcedOpen));
-        let there = now.free + now.reserved + now.dirty + now.absent;
+        let (now, core) = (row.tier.snapshot(), row.tier.core());
+        let reserve = &core.reserve;
+        let shut = row.guard.as_ref().is_some_and(|guard| guard.breaker.is_shut());
+        let rebuilt = if rebuild::is_possible(core) { now.quarantined } else { 0 };
+        let retired = if epoch::is_possible(core) { now.retired } else { 0 };
+        let there = now.free + now.reserved + now.dirty + now.absent + rebuilt + retired;
         let mark = |class| reserve.mark(class);
         Level {
             name: row.tier.name(),
             kind: row.kind,
             bytes: row.bytes(),
-            order: row.tier.core().life().serial,
+            order: core.life().serial,
             capacity: if now.closed { 0 } else { now.capacity },
-            free: if now.closed || shut { 0 } else { there.saturating_sub(now.waiting) },
+            free: if now.closed || shut { 0 } else { there },
             watermarks: Watermarks { high: mark(0), low: mark(1), min: mark(2) },
         }
     }

@@ -252,6 +252,12 @@ impl Pool {
         group::block(self, group, None::<fn() -> Option<Instant>>, Location::caller())
     }
 
+    /// The same for somebody else, to whom the caller will give what comes: the calling thread is not pinned to cores that are among it.
+    #[track_caller]
+    pub(crate) fn try_allocate_group_for_another<G: Group>(&self, group: G) -> Result<GroupLeases<G>, RequestError> {
+        group::for_another(self, group, Location::caller())
+    }
+
     /// A slot for each request of a [`Group`], waiting for those that are not free. Groups that wait for each other's slots do not block
     /// each other for ever: they take them in one order.
     ///

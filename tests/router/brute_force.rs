@@ -223,12 +223,13 @@ proptest! {
                 if policy == Policy::BestFit {
                     prop_assert!(!candidates.iter().any(|&n| better(&truth[n].unwrap(), &truth_of)), "{}: {:?}", route, truth);
                 }
+                if policy == Policy::PowerOfTwo {
+                    prop_assert_eq!(reason.rule == RouteRule::Only, nodes.len() == 1 && !reason.degraded, "{}", route);
+                }
                 if reason.rule == RouteRule::BetterOfTwo {
                     let other = route.rejected.iter().last();
                     match other.map(|other| &other.why) {
                         Some(&WhyNot::Outdone { left, of }) => prop_assert!(reason.left * of >= left * reason.of, "{}", route),
-                        // A node drawn twice, there being no other.
-                        None => prop_assert_eq!(nodes.len(), 1),
                         _ => prop_assert!(false, "{}", route),
                     }
                 }

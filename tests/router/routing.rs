@@ -1,11 +1,16 @@
 //! Who gets what, and what is respected.
 
+use std::time::{Duration, Instant};
+
 use tierpool::{
-    Health, Limit, MemoryTier, Node, Policy, Pool, Priority, Request, ResourceRequest, RouteRule, Task, TaskRouter,
-    TenantRules, Tier, Watermarks,
+    BreakerRules, BreakerState, Health, Limit, MemoryTier, Node, Outcome, Policy, Pool, Priority, Request,
+    ResourceRequest, RouteRule, Task, TaskRouter, TenantRules, Tier, Watermarks,
 };
 
 use crate::{router, task};
+
+/// The tier that [`task`] takes from.
+const BLOCKS: &str = "blocks";
 
 #[test]
 fn of_two_nodes_the_emptier_is_taken() {
@@ -127,6 +132,70 @@ fn the_quota_of_a_tenant_and_of_its_parents_is_respected() {
     assert!(router.route_task(&of("desk", 8)).is_ok(), "refreshed before it is refused");
 }
 
+/// What a tier keeps back changes while it runs; a refusal does not go by what it was.
+#[test]
+fn watermarks_that_were_lowered_are_seen_before_a_task_is_refused() {
+    let router = TaskRouter::default();
+    let pool = crate::pool(4);
+    let keep = |high| pool.set_watermarks(BLOCKS, Watermarks { min: 0, low: 0, high }).unwrap();
+    keep(3);
+    router.add(Node::new("n", pool.clone()));
+    let low = task(2).priority(Priority::Low);
+    assert!(router.route_task(&low).is_err() && !router.validate_resources(&low));
+    keep(0);
+    assert!(router.validate_resources(&low));
+    keep(3);
+    assert!(router.start(&low).is_err(), "as it is now");
+    assert!(router.route_task(&low).is_err(), "and the gauges know it");
+    keep(0);
+    assert!(router.route_task(&low).is_ok());
+}
+
+/// Slots that only urgent requests may have are there for them, whoever else waits.
+#[test]
+fn those_who_wait_in_vain_hide_no_reserve() {
+    let pool = crate::pool(4);
+    pool.set_watermarks(BLOCKS, Watermarks { min: 0, low: 0, high: 2 }).unwrap();
+    let router = TaskRouter::default();
+    let node = Node::new("n", pool.clone());
+    router.add(node.clone());
+    let low = || Request::memory(4000).priority(Priority::Low);
+    let held: Vec<_> = (0..2).map(|_| pool.try_allocate(low()).unwrap()).collect();
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| pool.allocate(low()).unwrap());
+        }
+        while pool.monitor().tier(BLOCKS).unwrap().snapshot.waiting < 2 {
+            std::thread::yield_now();
+        }
+        node.refresh();
+        assert!(router.start(&task(2).priority(Priority::Critical)).is_ok());
+        drop(held);
+    });
+}
+
+/// A breaker whose open time is over lets a call pass to see: somebody has to make it.
+#[test]
+fn a_breaker_that_is_due_shuts_no_node() {
+    let open_min = Duration::from_millis(20);
+    let rules = BreakerRules { open_min, ..BreakerRules::default() };
+    let pool = Pool::builder().memory(BLOCKS, 4096, 4).breaker(BLOCKS, rules).build().unwrap();
+    let breaker = pool.breaker(BLOCKS).unwrap();
+    let router = TaskRouter::default();
+    router.add(Node::new("n", pool.clone()));
+    breaker.force_open();
+    assert!(router.start(&task(1)).is_err());
+    breaker.reset();
+    while breaker.state() == BreakerState::Closed {
+        breaker.record(Outcome::Failure, Duration::ZERO);
+    }
+    let start = Instant::now();
+    while router.start(&task(1)).is_err() {
+        assert!(start.elapsed() < Duration::from_secs(30), "nobody asks any more");
+        std::thread::sleep(open_min / 4);
+    }
+}
+
 #[test]
 fn kinds_and_sizes_that_a_node_has_not_are_not_routed_there() {
     let numbers = Tier::builder("numbers").capacity(2).build_with(|| 7u64).unwrap();
@@ -160,6 +229,8 @@ fn cores_and_disk_space_are_kinds_too() {
     }
     let placement = router.start(&task.clone().needs(ResourceRequest::disk(1))).unwrap();
     assert_eq!(placement.resources().len(), 3);
+    let pinned = |it: &tierpool::Resource| matches!(it, tierpool::Resource::Cpu(core) if core.is_pinned());
+    assert!(!placement.resources().iter().any(pinned), "whoever runs it pins himself");
     let text = router.start(&task).unwrap_err().to_string();
     assert!(text.contains("0 of 1 slots of tier \"spill\" free") && text.contains("has no tier of cores"), "{text}");
     drop(placement);
