@@ -96,7 +96,7 @@ fn pools_give_back_what_is_idle_while_memory_is_short_and_recover() {
     let monitor =
         HealthMonitor::builder(detector(root.path())).no_thresholds().threshold(degraded).pool(&pool).build().unwrap();
     let slots = || pool.monitor().tier("frames").unwrap().snapshot.slots();
-    pool.optimize(&tierpool_metrics(&pool, 64));
+    pool.optimize(&as_if_wanted(&pool, 64));
     assert!(monitor.check_resource_health().decisions.is_empty());
 
     let some: Vec<_> = (0..12).map(|_| pool.try_allocate(Request::memory(10)).unwrap()).collect();
@@ -114,7 +114,7 @@ fn pools_give_back_what_is_idle_while_memory_is_short_and_recover() {
         ]
     );
     assert!(told.lock().unwrap().iter().any(|line| line.contains("memory is short")), "{told:?}");
-    assert!(pool.optimize(&tierpool_metrics(&pool, 64)).is_empty(), "nothing grows now");
+    assert!(pool.optimize(&as_if_wanted(&pool, 64)).is_empty(), "nothing grows now");
 
     drop(some);
     assert_eq!(monitor.check_resource_health().decisions.len(), 1, "what has become idle since");
@@ -128,11 +128,11 @@ fn pools_give_back_what_is_idle_while_memory_is_short_and_recover() {
         status.decisions.iter().map(|it| (it.change, it.reason)).collect::<Vec<_>>(),
         [(back, Reason::Recovered)]
     );
-    assert!(!pool.optimize(&tierpool_metrics(&pool, 64)).is_empty(), "it grows again");
+    assert!(!pool.optimize(&as_if_wanted(&pool, 64)).is_empty(), "it grows again");
 }
 
 /// As if so many were wanted.
-fn tierpool_metrics(pool: &Pool, waiting: usize) -> tierpool::PoolMetrics {
+fn as_if_wanted(pool: &Pool, waiting: usize) -> tierpool::PoolMetrics {
     let mut metrics = pool.metrics();
     for tier in &mut metrics.tiers {
         tier.waiting = waiting;

@@ -17,7 +17,7 @@ const SLOT: usize = 1 << 20;
 /// What the container may use.
 const LIMIT: usize = 256 << 20;
 
-/// A control group with that much memory, which this process has joined; empty again, it goes with the system's next sweep.
+/// A control group with that much memory, which this process has joined; it goes with this.
 struct Container(PathBuf);
 
 impl Container {

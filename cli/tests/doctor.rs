@@ -258,9 +258,3 @@ fn people_get_a_table() {
         assert!(text.contains(word), "{word}: {text}");
     }
 }
-
-#[test]
-fn numbers_are_told_as_ranges() {
-    assert_eq!(show::ranges(&[0, 1, 2, 3, 8, 10, 11]), "0-3,8,10-11");
-    assert_eq!(show::ranges(&[]), "");
-}

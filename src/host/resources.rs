@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use crate::machine::affinity::List;
 pub use crate::machine::pressure::Stall;
 
 /// A figure, and where it was read.
@@ -86,6 +87,12 @@ impl CpuResources {
     pub fn usable(&self) -> usize {
         let allowed = self.allowed.value.len();
         self.quota.as_ref().map_or(allowed, |quota| allowed.min(quota.value.ceil() as usize)).max(1)
+    }
+
+    /// The first `most` of the allowed ones as the system writes them, and takes them (`taskset -c`): `0-3,7`.
+    pub fn list(&self, most: usize) -> String {
+        let allowed = &self.allowed.value;
+        List(&allowed[..allowed.len().min(most)]).to_string()
     }
 }
 

@@ -230,19 +230,7 @@ impl<K: Send + 'static> Sealed for Vec<Request<'_, K>> {
     }
 
     async fn gather(attempts: &Self::Attempts<'_>, how: How, site: Site) -> Result<Self::Leases, RequestError> {
-        let Some(Attempt { pool, .. }) = attempts.first() else { return Ok(Vec::new()) };
-        let mut steps: Vec<_> = attempts.iter().enumerate().map(|(place, it)| Step::new(it, place)).collect();
-        arrange(pool, &mut steps)?;
-        let mut held: Vec<_> = attempts.iter().map(|_| None).collect();
-        let mut progress = Progress::default();
-        for now in 0..steps.len() {
-            progress.advance(pool, &steps, now, how, site).await?;
-            let place = steps[now].place;
-            held[place] = Some(take(&attempts[place], how, site).await?);
-        }
-        // As above.
-        drop(progress);
-        Ok(held.into_iter().flatten().collect())
+        gather_all(attempts, how, site).await
     }
 }
 
@@ -290,21 +278,67 @@ impl Sealed for &[ResourceRequest] {
     }
 
     async fn gather(attempts: &Self::Attempts<'_>, how: How, site: Site) -> Result<Self::Leases, RequestError> {
-        let Some(&AnyAttempt { pool, .. }) = attempts.first() else { return Ok(Vec::new()) };
-        let step = |(place, it): (usize, &AnyAttempt<'_>)| Step::of(it.tier.core(), &it.plan, place);
-        let mut steps: Vec<_> = attempts.iter().enumerate().map(step).collect();
-        arrange(pool, &mut steps)?;
-        let mut held: Vec<_> = attempts.iter().map(|_| None).collect();
-        let mut progress = Progress::default();
-        for now in 0..steps.len() {
-            progress.advance(pool, &steps, now, how, site).await?;
-            let place = steps[now].place;
-            held[place] = Some(attempts[place].take(how).await?);
-        }
-        // As above.
-        drop(progress);
-        Ok(held.into_iter().flatten().collect())
+        gather_all(attempts, how, site).await
     }
+}
+
+/// A member of a list.
+trait Member: Sync {
+    type Lease: Send;
+
+    fn pool(&self) -> &Pool;
+    fn step(&self, place: usize) -> Step;
+    fn take(&self, how: How, site: Site) -> impl Future<Output = Result<Self::Lease, RequestError>> + Send;
+}
+
+impl<K: Send + 'static> Member for Attempt<'_, K> {
+    type Lease = Lease<K>;
+
+    fn pool(&self) -> &Pool {
+        self.pool
+    }
+
+    fn step(&self, place: usize) -> Step {
+        Step::new(self, place)
+    }
+
+    fn take(&self, how: How, site: Site) -> impl Future<Output = Result<Lease<K>, RequestError>> + Send {
+        take(self, how, site)
+    }
+}
+
+impl Member for AnyAttempt<'_> {
+    type Lease = Resource;
+
+    fn pool(&self) -> &Pool {
+        self.pool
+    }
+
+    fn step(&self, place: usize) -> Step {
+        Step::of(self.tier.core(), &self.plan, place)
+    }
+
+    /// The holder's line is the one that made the request.
+    fn take(&self, how: How, _: Site) -> impl Future<Output = Result<Resource, RequestError>> + Send {
+        self.take(how)
+    }
+}
+
+/// All members of a list.
+async fn gather_all<M: Member>(members: &[M], how: How, site: Site) -> Result<Vec<M::Lease>, RequestError> {
+    let Some(pool) = members.first().map(Member::pool) else { return Ok(Vec::new()) };
+    let mut steps: Vec<_> = members.iter().enumerate().map(|(place, it)| it.step(place)).collect();
+    arrange(pool, &mut steps)?;
+    let mut held: Vec<_> = members.iter().map(|_| None).collect();
+    let mut progress = Progress::default();
+    for now in 0..steps.len() {
+        progress.advance(pool, &steps, now, how, site).await?;
+        let place = steps[now].place;
+        held[place] = Some(members[place].take(how, site).await?);
+    }
+    // As above.
+    drop(progress);
+    Ok(held.into_iter().flatten().collect())
 }
 
 /// All requests, on this thread. `end` is asked only if it comes to a wait.

@@ -2,14 +2,11 @@
 //! look is taken over as long as there is no new one. Beside them a look itself, which the reclaimer's thread makes now and then.
 
 use std::hint::black_box;
-use std::time::Instant;
 
 use tierpool::ResourceDetector;
 
 use super::floor;
-use crate::machine::cores;
 use crate::run::cast::Cast;
-use crate::run::orders::Orders;
 use crate::subject::Kind;
 
 /// The workload's name.
@@ -21,28 +18,13 @@ pub const READER: &str = "tierpool-detector-reader";
 
 /// All subjects.
 pub fn fill(cast: &mut Cast) {
-    cast.add(READER, Kind::Ours, |orders| {
-        let mut reader = ResourceDetector::new().reader();
-        serve(orders, || _ = black_box(reader.get_availability()));
-    });
-    cast.add(ANYBODY, Kind::Ours, |orders| {
-        let detector = ResourceDetector::new();
-        serve(orders, || _ = black_box(detector.get_availability()));
-    });
-    cast.add("tierpool-detector-look", Kind::Ours, |orders| {
-        let detector = ResourceDetector::new();
-        serve(orders, || detector.refresh());
-    });
+    let detector = ResourceDetector::new();
+    let mut reader = detector.reader();
+    floor::steps(cast, READER, Kind::Ours, move || _ = black_box(reader.get_availability()));
+    let anybody = detector.clone();
+    floor::steps(cast, ANYBODY, Kind::Ours, move || _ = black_box(anybody.get_availability()));
+    // One of its own: the others would read something new each time.
+    let looking = ResourceDetector::new();
+    floor::steps(cast, "tierpool-detector-look", Kind::Ours, move || looking.refresh());
     floor::atomic_add(cast);
-}
-
-fn serve(orders: Orders, mut step: impl FnMut()) {
-    cores::pin(0);
-    orders.serve(1, |steps| {
-        let start = Instant::now();
-        for _ in 0..steps {
-            step();
-        }
-        start.elapsed()
-    });
 }

@@ -40,8 +40,13 @@ pub fn atomic_add(cast: &mut Cast) {
     add(cast, ATOMIC_ADD, move || _ = word.fetch_add(1, Ordering::Relaxed));
 }
 
-fn add(cast: &mut Cast, name: &'static str, mut step: impl FnMut() + Send + 'static) {
-    cast.add(name, Kind::Floor, move |orders| {
+fn add(cast: &mut Cast, name: &'static str, step: impl FnMut() + Send + 'static) {
+    steps(cast, name, Kind::Floor, step);
+}
+
+/// A subject that does the same step again and again, on one thread.
+pub fn steps(cast: &mut Cast, name: &'static str, kind: Kind, mut step: impl FnMut() + Send + 'static) {
+    cast.add(name, kind, move |orders| {
         cores::pin(0);
         orders.serve(1, |steps| {
             let start = Instant::now();

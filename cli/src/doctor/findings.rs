@@ -4,7 +4,6 @@ use serde::Serialize;
 use tierpool::{Figure, Stall};
 
 use super::Machine;
-use super::show::ranges;
 use crate::units::{bytes, counted};
 
 /// Something that costs latency, or that will.
@@ -100,19 +99,20 @@ fn swap(machine: &Machine) -> Vec<Finding> {
 }
 
 fn pages(machine: &Machine) -> Vec<Finding> {
-    const FILE: &str = "/sys/kernel/mm/transparent_hugepage/enabled";
     let mut all = Vec::new();
     let memory = &machine.resources.memory;
-    match memory.transparent_huge_pages.as_ref().map(|choice| choice.value.as_str()) {
+    let choice = memory.transparent_huge_pages.as_ref();
+    let madvise = choice.map_or(String::new(), |choice| format!("echo madvise | sudo tee {}", choice.source));
+    match choice.map(|choice| choice.value.as_str()) {
         Some("always") => {
             let what =
                 "The kernel makes huge pages of any memory by itself: a page fault may then zero or compact 2 MiB."
                     .to_owned();
-            all.push(finding("thp-always", Level::Warning, what, format!("echo madvise | sudo tee {FILE}")));
+            all.push(finding("thp-always", Level::Warning, what, madvise));
         }
         Some("never") => {
             let what = "The kernel makes no huge pages, even where a tier asks for them.".to_owned();
-            all.push(finding("thp-never", Level::Note, what, format!("echo madvise | sudo tee {FILE}")));
+            all.push(finding("thp-never", Level::Note, what, madvise));
         }
         _ => {}
     }
@@ -144,10 +144,10 @@ fn cpu(machine: &Machine) -> Vec<Finding> {
             counted(allowed as u64, "processor")
         );
         // Rounded down: what is left over does not feed another thread.
-        let fed = (quota.value as usize).clamp(1, allowed.max(1)).min(allowed);
+        let fed = (quota.value as usize).max(1);
         let fix = format!(
             "taskset -c {} PROGRAM    # Kubernetes: whole CPUs, requests equal to limits, cpuManagerPolicy: static",
-            ranges(&cpu.allowed.value[..fed])
+            cpu.list(fed)
         );
         all.push(finding("cpu-quota", Level::Warning, what, fix));
     }
@@ -168,15 +168,15 @@ fn cpu(machine: &Machine) -> Vec<Finding> {
 fn system(machine: &Machine) -> Vec<Finding> {
     let mut all = Vec::new();
     if !machine.membarrier.value {
-        let what = "There is no membarrier, or the environment forbids it: each release pays for a fence of its own, some 10 ns.".to_owned();
+        let what = "There is no membarrier, or the environment forbids it: each release pays for a fence of its own."
+            .to_owned();
         let fix = "unset TIERPOOL_FENCE    # and run on Linux 4.14 or later, not on gVisor, with a seccomp profile that allows membarrier";
         all.push(finding("no-membarrier", Level::Warning, what, fix));
     }
     // These are not read without a system call.
     let slow = ["hpet", "acpi_pm", "jiffies", "refined-jiffies", "pit", "hyperv_clocksource_msr"];
     if let Some(clock) = machine.clock.as_ref().filter(|clock| slow.contains(&clock.value.as_str())) {
-        let what =
-            format!("The kernel's clock is {}: each look at it is a system call, a microsecond or so.", clock.value);
+        let what = format!("The kernel's clock is {}: each look at it is a system call.", clock.value);
         all.push(finding("slow-clock", Level::Warning, what, format!("echo tsc | sudo tee {}", clock.source)));
     }
     if machine.overcommit.as_ref().is_some_and(|choice| choice.value == "2") {
@@ -189,7 +189,18 @@ fn system(machine: &Machine) -> Vec<Finding> {
 fn disk(machine: &Machine) -> Vec<Finding> {
     let Some(disk) = machine.resources.disks.first() else { return Vec::new() };
     let place = disk.directory.display();
-    let Ok(figures) = &disk.figures else { return Vec::new() };
+    let figures = match &disk.figures {
+        Ok(figures) => figures,
+        Err(why) => {
+            let what = format!("What {place} has free is unknown: {why}.");
+            return vec![finding(
+                "disk-unknown",
+                Level::Warning,
+                what,
+                "tierpool doctor --directory DIR    # another one",
+            )];
+        }
+    };
     let (free, total) = (figures.free_bytes.value, figures.total_bytes.value);
     if figures.read_only {
         let what = format!("{place} is read-only: no disk tier can be there.");

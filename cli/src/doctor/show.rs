@@ -64,7 +64,9 @@ fn rows(machine: &Machine) -> Vec<Row> {
             format!("{pages}{size}")
         }),
         row("  transparent", &memory.transparent_huge_pages, UNKNOWN, word),
-        row("processors", &Some(cpu.allowed.clone()), UNKNOWN, |cpus| format!("{} ({})", cpus.len(), ranges(cpus))),
+        row("processors", &Some(cpu.allowed.clone()), UNKNOWN, |cpus| {
+            format!("{} ({})", cpus.len(), cpu.list(usize::MAX))
+        }),
         row("  quota", &cpu.quota, "none", |quota| format!("{quota}")),
         row("  governor", &machine.governors, UNKNOWN, |governors| governors.join(", ")),
         row("clock", &machine.clock, UNKNOWN, word),
@@ -85,19 +87,6 @@ fn rows(machine: &Machine) -> Vec<Row> {
         });
     }
     rows
-}
-
-/// Numbers that rise, as `0-3,8`.
-pub fn ranges(numbers: &[usize]) -> String {
-    let runs = numbers.chunk_by(|one, next| one + 1 == *next);
-    let texts: Vec<String> = runs
-        .map(|run| match run {
-            [one] => one.to_string(),
-            [first, .., last] => format!("{first}-{last}"),
-            [] => unreachable!("no run is empty"),
-        })
-        .collect();
-    texts.join(",")
 }
 
 /// As one JSON object: each figure under its name, what is unknown or unlimited as `null`, and the sources under `sources`.
@@ -126,7 +115,7 @@ pub fn json(machine: &Machine) -> Value {
     put("huge_pages_free", told(&memory.huge_pages_free));
     put("transparent_huge_pages", told(&memory.transparent_huge_pages));
     put("cpus_allowed", Some((cpu.allowed.value.len().into(), cpu.allowed.source.clone())));
-    put("cpus_allowed_list", Some((ranges(&cpu.allowed.value).into(), cpu.allowed.source.clone())));
+    put("cpus_allowed_list", Some((cpu.list(usize::MAX).into(), cpu.allowed.source.clone())));
     put("cpu_quota", told(&cpu.quota));
     put("governors", told(&machine.governors));
     put("clock_source", told(&machine.clock));

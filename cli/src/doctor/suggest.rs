@@ -3,7 +3,6 @@
 use std::fmt::Write;
 
 use super::Machine;
-use super::show::ranges;
 use crate::units::bytes;
 
 /// Bytes of a slot, for the three tiers of memory.
@@ -30,7 +29,7 @@ pub fn configuration(machine: &Machine) -> String {
     let _ = writeln!(
         text,
         "\n[[cpu]]    # a slot for each of {}, as far as the quota goes\nname = \"cores\"",
-        ranges(&machine.resources.cpu.allowed.value)
+        machine.resources.cpu.list(usize::MAX)
     );
     text
 }
