@@ -118,7 +118,7 @@ pub use host::task::Task;
 pub use host::threshold::Threshold;
 pub use machine::affinity::PinError;
 pub use pool::Pool;
-pub use pool::builder::{MemoryTier, PoolBuilder};
+pub use pool::builder::PoolBuilder;
 pub use pool::error::{PoolError, ReleaseError, RequestError, ShortName};
 pub use pool::future::Allocation;
 pub use pool::group::{Group, GroupLeases};
@@ -133,7 +133,7 @@ pub use pool::resource_pool::{
 };
 pub use pool::rows::TierKind;
 pub use pool::session::{Session, SessionLease};
-pub use pool::tiers::{CpuTier, DiskTier};
+pub use pool::tiers::{CpuTier, DiskTier, MemoryTier};
 pub use pool::waits::Waits;
 pub use resource::backing::{HugePages, MemoryError, MemoryStatus};
 pub use resource::cpu::{Cpu, CpuError};

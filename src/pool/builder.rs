@@ -20,7 +20,7 @@ use super::route::{Routes, Run};
 use super::rows::{AnyTier, Row, TierKind};
 use super::rules::Books;
 use super::session::Sessions;
-use super::tiers::{Common, CpuTier, DiskTier, common_options};
+use super::tiers::{Common, CpuTier, DiskTier, MemoryTier};
 use super::waits::Tally;
 use super::{Inner, Pool};
 use crate::admission::breaker::Breaker;
@@ -32,15 +32,10 @@ use crate::admission::quota::Accounts;
 use crate::admission::tenants::{Limit, QuotaRules, TenantRules};
 use crate::admission::waits_for::WaitsFor;
 use crate::clock;
-use crate::error::BuildError;
-use crate::resource::backing::{Backing, HugePages, MemoryError};
-use crate::resource::memory::{Memory, Scrub};
-use crate::resource::region::{self, Region};
-use crate::resource::room;
+use crate::resource::memory::Memory;
 use crate::tier::Tier;
 use crate::tier::account::{self, Accountant};
-use crate::tier::builder::{TierBuilder, problem_of_name};
-use crate::tier::depot::MAX_SLOTS;
+use crate::tier::builder::problem_of_name;
 use crate::tier::magazine::MAX_MAGAZINES;
 use crate::tier::reclaim::Reclaimer;
 use crate::tier::values::rethrow;
@@ -75,123 +70,8 @@ pub struct PoolBuilder {
     on_decision: Option<DecisionSink>,
 }
 
-/// A tier of plain bytes that a pool shall have: [`PoolBuilder::memory_tier`].
-///
-/// ```
-/// use std::time::Duration;
-/// use tierpool::{MemoryTier, Pool, Scrub};
-///
-/// let pool = Pool::builder()
-///     .memory_tier(
-///         MemoryTier::new("packets", 2048, 8192)
-///             .scrub(Scrub::AfterUse)
-///             .with(|tier| tier.min_capacity(1024).leak_after(Duration::from_secs(30))),
-///     )
-///     .build()?;
-/// # Ok::<(), tierpool::PoolError>(())
-/// ```
-#[must_use = "a memory tier does nothing until a pool's builder gets it"]
-pub struct MemoryTier {
-    pub(super) common: Common<Memory>,
-    bytes: usize,
-    slots: usize,
-    scrub: Scrub,
-    backing: Backing,
-}
-
 /// Who is told what a breaker does.
 type Alarm = Box<dyn Fn(&BreakerEvent) + Send + Sync>;
-
-common_options!(MemoryTier, Memory, "[`TierBuilder::clean`] does not hold beside [`Scrub::AfterUse`], which is one.");
-
-impl MemoryTier {
-    /// A tier of `slots` buffers, from 1 to 2²⁷, of `bytes` bytes each, from 1.
-    pub fn new(name: &str, bytes: usize, slots: usize) -> Self {
-        MemoryTier { common: Common::new(name), bytes, slots, scrub: Scrub::default(), backing: Backing::default() }
-    }
-
-    /// When its bytes are zeroed. Default: [`Scrub::OnChange`].
-    pub fn scrub(mut self, scrub: Scrub) -> Self {
-        self.scrub = scrub;
-        self
-    }
-
-    /// Where each buffer begins: at a multiple of so many bytes, a power of two from 64 (a cache line) to 2 MiB. Each slot takes a
-    /// multiple of that. Default: 64, from 4 KiB on 4096.
-    pub fn align(mut self, bytes: usize) -> Self {
-        self.backing.align = Some(bytes);
-        self
-    }
-
-    /// Which pages its buffers lie in. Default: [`HugePages::None`]. [`TierStatus::memory`](crate::TierStatus::memory) tells what was
-    /// got, and why.
-    pub fn huge_pages(mut self, huge_pages: HugePages) -> Self {
-        self.backing.huge_pages = huge_pages;
-        self
-    }
-
-    /// Whether every page is touched when its slot is built, so that no user pays for the first touch: some microseconds a page. If not,
-    /// building is faster, and slots that nobody uses take no memory. Default: yes.
-    pub fn prefault(mut self, prefault: bool) -> Self {
-        self.backing.prefault = prefault;
-        self
-    }
-
-    /// Whether its memory is kept from being swapped out (`mlock`), which touches it, whatever [`prefault`](Self::prefault) says. Needs as
-    /// much under RLIMIT_MEMLOCK. Explicit huge pages are never swapped out, and not locked besides. Default: no.
-    pub fn lock(mut self, lock: bool) -> Self {
-        self.backing.lock = lock;
-        self
-    }
-
-    /// Whether an inaccessible page follows each buffer: whoever writes beyond its end, by `unsafe` code or a system call, meets a signal
-    /// or an error there instead of another's bytes. Slots take whole pages and one more, of which the guard has no memory; a buffer's
-    /// end lies at the guard, or as near as its alignment lets it. Takes two mappings a slot, of the 65,530 that Linux lets a process
-    /// have. Default: no.
-    pub fn guard_pages(mut self, guard_pages: bool) -> Self {
-        self.backing.guard_pages = guard_pages;
-        self
-    }
-
-    fn build(self, reclaimer: Reclaimer) -> Result<Row, PoolError> {
-        let MemoryTier { common, bytes, slots, scrub, backing } = self;
-        let (name, line) = (common.name.clone(), common.line);
-        let builder = common.builder(slots, reclaimer);
-        let builder = if scrub == Scrub::AfterUse { builder.clean(Memory::scrub) } else { builder };
-        let kind = TierKind::Memory { bytes };
-        let refused = |source| at(line, PoolError::Memory { tier: name.clone(), source });
-        // As many as the options have left it with; if they are none or too many, the tier's builder says so.
-        let slots = builder.slots();
-        if !region::EXISTS || !(1..=MAX_SLOTS).contains(&slots) {
-            let align = backing.align_of(bytes);
-            let tier = builder.try_build_with(move || Memory::aligned(bytes, align, scrub));
-            return tier.map(|tier| Row::of((tier, kind))).map_err(|why| at(line, why));
-        }
-        let region = Region::new(bytes, slots, backing, room::room).map_err(refused)?;
-        let places = Arc::clone(&region);
-        match builder.try_build_with(move || places.memory(scrub)) {
-            Ok(tier) => {
-                let mut row = Row::of((tier, kind));
-                row.region = Some(region);
-                Ok(row)
-            }
-            Err(BuildError::Factory { tier, slot, source }) => Err(match source.downcast::<MemoryError>() {
-                Ok(why) => refused(*why),
-                Err(source) => at(line, BuildError::Factory { tier, slot, source }),
-            }),
-            Err(why) => Err(at(line, why)),
-        }
-    }
-}
-
-impl fmt::Debug for MemoryTier {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MemoryTier")
-            .field("name", &self.common.name)
-            .field("bytes", &self.bytes)
-            .finish_non_exhaustive()
-    }
-}
 
 /// An error of what may stand at a line of a configuration file.
 pub(super) fn at(line: Option<usize>, source: impl Into<PoolError>) -> PoolError {
@@ -333,7 +213,7 @@ impl PoolBuilder {
         self
     }
 
-    /// Who makes the passes over the tiers that the pool builds and of which nothing else is said: [`TierBuilder::reclaimer`]. Default:
+    /// Who makes the passes over the tiers that the pool builds and of which nothing else is said: [`TierBuilder::reclaimer`](crate::TierBuilder::reclaimer). Default:
     /// [`Reclaimer::Manual`], by [`Pool::reclaim`].
     pub fn reclaimer(mut self, reclaimer: Reclaimer) -> Self {
         self.reclaimer = reclaimer;

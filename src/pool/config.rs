@@ -11,10 +11,10 @@ use serde::de::{Deserializer, Error, Visitor};
 use toml::Spanned;
 
 use super::Pool;
-use super::builder::{MemoryTier, PoolBuilder};
+use super::builder::PoolBuilder;
 use super::error::PoolError;
 use super::request::Spill;
-use super::tiers::{Common, CpuTier, DiskTier};
+use super::tiers::{Common, CpuTier, DiskTier, MemoryTier};
 use crate::admission::breaker::rules::BreakerRules;
 use crate::admission::breaker::window::BreakerWindow;
 use crate::admission::line::Fairness;

@@ -1,5 +1,4 @@
-//! The tiers that a pool builds itself: what can be said of all of them, and those of cores and of disk space. Those of memory are in
-//! [`builder`](super::builder).
+//! The tiers that a pool builds itself, of memory, cores and disk space: what can be said of all of them, and of each.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -7,17 +6,22 @@ use std::sync::Arc;
 
 use super::builder::at;
 use super::error::PoolError;
-use super::rows::TierKind;
+use super::rows::{Row, TierKind};
 use crate::admission::breaker::rules::BreakerRules;
 use crate::admission::priority::Watermarks;
+use crate::error::BuildError;
 use crate::machine::cgroup::Groups;
 use crate::machine::root::Root;
+use crate::resource::backing::{Backing, HugePages, MemoryError};
 use crate::resource::cpu::{self, Cores, Cpu};
 use crate::resource::disk::Extent;
-use crate::resource::memory::Scrub;
+use crate::resource::memory::{Memory, Scrub};
+use crate::resource::region::{self, Region};
+use crate::resource::room;
 use crate::resource::scratch::Scratch;
 use crate::tier::Tier;
 use crate::tier::builder::TierBuilder;
+use crate::tier::depot::MAX_SLOTS;
 use crate::tier::reclaim::Reclaimer;
 
 /// What can be said of a tier of any kind.
@@ -81,14 +85,127 @@ macro_rules! common_options {
         }
     };
 }
-pub(super) use common_options;
 
+common_options!(MemoryTier, Memory, "[`TierBuilder::clean`] does not hold beside [`Scrub::AfterUse`], which is one.");
 common_options!(CpuTier, Cpu, "[`TierBuilder::capacity`] and [`TierBuilder::reset`] do not hold: it has them itself.");
 common_options!(
     DiskTier,
     Extent,
     "[`TierBuilder::clean`] does not hold beside [`Scrub::AfterUse`], which is one; nor does [`TierBuilder::capacity`]."
 );
+
+/// A tier of plain bytes that a pool shall have: [`PoolBuilder::memory_tier`](crate::PoolBuilder::memory_tier).
+///
+/// ```
+/// use std::time::Duration;
+/// use tierpool::{MemoryTier, Pool, Scrub};
+///
+/// let pool = Pool::builder()
+///     .memory_tier(
+///         MemoryTier::new("packets", 2048, 8192)
+///             .scrub(Scrub::AfterUse)
+///             .with(|tier| tier.min_capacity(1024).leak_after(Duration::from_secs(30))),
+///     )
+///     .build()?;
+/// # Ok::<(), tierpool::PoolError>(())
+/// ```
+#[must_use = "a memory tier does nothing until a pool's builder gets it"]
+pub struct MemoryTier {
+    pub(super) common: Common<Memory>,
+    pub(super) bytes: usize,
+    slots: usize,
+    scrub: Scrub,
+    pub(super) backing: Backing,
+}
+
+impl MemoryTier {
+    /// A tier of `slots` buffers, from 1 to 2²⁷, of `bytes` bytes each, from 1.
+    pub fn new(name: &str, bytes: usize, slots: usize) -> Self {
+        MemoryTier { common: Common::new(name), bytes, slots, scrub: Scrub::default(), backing: Backing::default() }
+    }
+
+    /// When its bytes are zeroed. Default: [`Scrub::OnChange`].
+    pub fn scrub(mut self, scrub: Scrub) -> Self {
+        self.scrub = scrub;
+        self
+    }
+
+    /// Where each buffer begins: at a multiple of so many bytes, a power of two from 64 (a cache line) to 2 MiB. Each slot takes a
+    /// multiple of that. Default: 64, from 4 KiB on 4096.
+    pub fn align(mut self, bytes: usize) -> Self {
+        self.backing.align = Some(bytes);
+        self
+    }
+
+    /// Which pages its buffers lie in. Default: [`HugePages::None`]. [`TierStatus::memory`](crate::TierStatus::memory) tells what was
+    /// got, and why.
+    pub fn huge_pages(mut self, huge_pages: HugePages) -> Self {
+        self.backing.huge_pages = huge_pages;
+        self
+    }
+
+    /// Whether every page is touched when its slot is built, so that no user pays for the first touch: some microseconds a page. If not,
+    /// building is faster, and slots that nobody uses take no memory. Default: yes.
+    pub fn prefault(mut self, prefault: bool) -> Self {
+        self.backing.prefault = prefault;
+        self
+    }
+
+    /// Whether its memory is kept from being swapped out (`mlock`), which touches it, whatever [`prefault`](Self::prefault) says. Needs as
+    /// much under RLIMIT_MEMLOCK. Explicit huge pages are never swapped out, and not locked besides. Default: no.
+    pub fn lock(mut self, lock: bool) -> Self {
+        self.backing.lock = lock;
+        self
+    }
+
+    /// Whether an inaccessible page follows each buffer: whoever writes beyond its end, by `unsafe` code or a system call, meets a signal
+    /// or an error there instead of another's bytes. Slots take whole pages and one more, of which the guard has no memory; a buffer's
+    /// end lies at the guard, or as near as its alignment lets it. Takes two mappings a slot, of the 65,530 that Linux lets a process
+    /// have. Default: no.
+    pub fn guard_pages(mut self, guard_pages: bool) -> Self {
+        self.backing.guard_pages = guard_pages;
+        self
+    }
+
+    pub(super) fn build(self, reclaimer: Reclaimer) -> Result<Row, PoolError> {
+        let MemoryTier { common, bytes, slots, scrub, backing } = self;
+        let (name, line) = (common.name.clone(), common.line);
+        let builder = common.builder(slots, reclaimer);
+        let builder = if scrub == Scrub::AfterUse { builder.clean(Memory::scrub) } else { builder };
+        let kind = TierKind::Memory { bytes };
+        let refused = |source| at(line, PoolError::Memory { tier: name.clone(), source });
+        // As many as the options have left it with; if they are none or too many, the tier's builder says so.
+        let slots = builder.slots();
+        if !region::EXISTS || !(1..=MAX_SLOTS).contains(&slots) {
+            let align = backing.align_of(bytes);
+            let tier = builder.try_build_with(move || Memory::aligned(bytes, align, scrub));
+            return tier.map(|tier| Row::of((tier, kind))).map_err(|why| at(line, why));
+        }
+        let region = Region::new(bytes, slots, backing, room::room).map_err(refused)?;
+        let places = Arc::clone(&region);
+        match builder.try_build_with(move || places.memory(scrub)) {
+            Ok(tier) => {
+                let mut row = Row::of((tier, kind));
+                row.region = Some(region);
+                Ok(row)
+            }
+            Err(BuildError::Factory { tier, slot, source }) => Err(match source.downcast::<MemoryError>() {
+                Ok(why) => refused(*why),
+                Err(source) => at(line, BuildError::Factory { tier, slot, source }),
+            }),
+            Err(why) => Err(at(line, why)),
+        }
+    }
+}
+
+impl fmt::Debug for MemoryTier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryTier")
+            .field("name", &self.common.name)
+            .field("bytes", &self.bytes)
+            .finish_non_exhaustive()
+    }
+}
 
 /// A tier of cores that a pool shall have: [`PoolBuilder::cpu_tier`](crate::PoolBuilder::cpu_tier).
 ///
