@@ -3,7 +3,7 @@
 //! Read in this order: [`request`] (what is wanted), [`route`] (which tier it goes to), [`prepared`] (how it is served, in all forms) and
 //! [`future`] and [`waits`]; [`rules`] and [`guard`] (who may have it), [`builder`], [`tiers`] and [`rows`] (what a pool is made of); on top of them [`group`], [`reservation`] and
 //! [`session`]; then who watches:
-//! [`monitor`], [`metrics`], [`optimize`], [`levels`]; and [`resource_pool`], the same once more for code that knows no types. `config` reads a pool
+//! [`monitor`], [`metrics`], [`observe`] (over time) with its [`history`], [`optimize`], [`levels`]; and [`resource_pool`], the same once more for code that knows no types. `config` reads a pool
 //! from TOML.
 //!
 //! Nothing here is in the way of an allocation but what [`prepared`] shows, and nothing writes to memory that threads share, until a tier
@@ -16,9 +16,11 @@ pub(crate) mod error;
 pub(crate) mod future;
 pub(crate) mod group;
 mod guard;
+pub(crate) mod history;
 pub(crate) mod levels;
 pub(crate) mod metrics;
 pub(crate) mod monitor;
+pub(crate) mod observe;
 pub(crate) mod optimize;
 pub(crate) mod prepared;
 pub(crate) mod request;
