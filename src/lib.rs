@@ -68,7 +68,7 @@
 //! In the order of the layers, each of which knows only those before it: `sync` (atomics, the light and the heavy fence,
 //! memory that is never unmapped), `slot` (the state word, the header, the handle), `tier` (its `mod.rs` names its files in
 //! reading order), `machine` (what the system says), `resource` (what tiers of a pool hold), `admission` (who gets what), `pool`, `host` (the
-//! machine around a pool, its health, and where a task runs). Beside them: [`clock`], `thread` (names
+//! machine around a pool, its health, and where a task runs), `view` (what people see of it). Beside them: [`clock`], `thread` (names
 //! for reports) and `error`.
 
 mod admission;
@@ -85,6 +85,8 @@ mod slot;
 mod sync;
 mod thread;
 mod tier;
+#[cfg(feature = "serve")]
+mod view;
 
 pub use admission::banker::{Banker, ClaimError, ClaimId, Grant};
 pub use admission::breaker::factory::FactoryError;
@@ -158,6 +160,8 @@ pub use tier::pin::Pin;
 pub use tier::reclaim::{Reclaimed, Reclaimer};
 pub use tier::report::{Holder, Snapshot};
 pub use tier::shared::SharedLease;
+#[cfg(feature = "serve")]
+pub use view::server::{ServeError, Server, ServerBuilder};
 
 /// The documents of the repository, compiled with the code.
 pub mod docs {

@@ -66,6 +66,8 @@ pub struct TierTrend {
     pub releases: Rates,
     /// Requests a second that were refused: by it, or by a quota or its circuit breaker before it was asked.
     pub refusals: Rates,
+    /// Allocations a second from look to look within the last minute, the oldest first: a curve.
+    pub recent: Vec<f64>,
     /// The most slots that were held at a look of the last minute.
     pub most_held: usize,
 }
@@ -147,6 +149,11 @@ impl Observer {
         (!wait.timed_out()).then(|| self.latest())
     }
 
+    /// Whether the pool is not there any more.
+    pub fn is_gone(&self) -> bool {
+        self.inner.pool.is_gone()
+    }
+
     /// The pool, while it is there.
     pub fn pool(&self) -> Option<Pool> {
         self.inner.pool.upgrade()
@@ -208,6 +215,7 @@ impl Past {
             allocations: history.rates(|counts| counts.allocations),
             releases: history.rates(|counts| counts.releases),
             refusals: history.rates(|counts| counts.refusals),
+            recent: history.steps(|counts| counts.allocations),
             most_held: history.within(Duration::from_secs(60)).map(|(_, counts)| counts.held).max().unwrap_or(0),
         });
         let tiers = trends.collect();
