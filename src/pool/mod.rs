@@ -60,7 +60,7 @@ use crate::admission::tenants::{Limit, QuotaError, Tenant};
 use crate::admission::waits_for::WaitsFor;
 use crate::error::CloseError;
 use crate::slot::handle::Handle;
-use crate::slot::label::{Label, Tag};
+use crate::slot::label::{Label, Mark, Tag};
 use crate::sync::fence::Fence;
 use crate::sync::{AtomicU64, Ordering};
 use crate::tier::future::Patience;
@@ -491,7 +491,7 @@ impl Pool {
             Who::Named(name) => self.tenant(name),
         };
         let tag = wants.tag.map_or(Tag::NONE, Tag::of);
-        let label = Label { tag, account: tenant?.number(), class: wants.priority.class() };
+        let label = Label { mark: Mark::new(tag, wants.priority), account: tenant?.number() };
         Some(Plan { route, label, patience: wants.patience, by_thread: true })
     }
 
