@@ -63,6 +63,7 @@ use crate::slot::handle::Handle;
 use crate::slot::label::{Label, Mark, Tag};
 use crate::sync::fence::Fence;
 use crate::sync::{AtomicU64, Ordering};
+use crate::tier::census::HoldersBySite;
 use crate::tier::future::Patience;
 use crate::tier::lease::Lease;
 use crate::tier::report::Holder;
@@ -399,6 +400,11 @@ impl Pool {
     /// Who holds what, in all tiers; see [`Tier::holders`](crate::Tier::holders).
     pub fn holders(&self) -> Vec<Holder> {
         self.inner.rows.iter().flat_map(|row| row.tier.holders()).collect()
+    }
+
+    /// Who holds how much, in all tiers; see [`Tier::holders_by_site`](crate::Tier::holders_by_site).
+    pub fn holders_by_site(&self) -> HoldersBySite {
+        HoldersBySite::of_all(self.inner.rows.iter().map(|row| row.tier.core()))
     }
 
     /// What went on since the last call of this, or since the pool was built. For several who ask independently, each at his own pace,
