@@ -152,6 +152,7 @@ pub use sync::fence::{FenceKind, fence_kind};
 pub use tier::Tier;
 pub use tier::builder::TierBuilder;
 pub use tier::bulk::{IntoIter, Iter, IterMut, Leases};
+pub use tier::census::{HoldersBySite, HoldersGrowth, SiteGrowth, SiteHolders};
 pub use tier::future::Allocate;
 pub use tier::lease::Lease;
 pub use tier::local::Local;
