@@ -17,11 +17,14 @@ use crate::pool::monitor::{ResourceStatus, TenantStatus, TierStatus};
 use crate::pool::observe::{Observation, Observer, TierTrend};
 use crate::pool::rows::TierKind;
 use crate::pool::waits::Waits;
+use crate::tier::census::SiteHolders;
 use crate::tier::reclaim::Reclaimed;
 use crate::tier::report::Snapshot;
 
 /// The version of the names below: one more when a name goes, or means something else.
 const VERSION: u32 = 1;
+/// Lines of holders a pool; what the others hold is told as a sum.
+const MOST_HOLDERS: usize = 200;
 
 /// Pools and health at about one moment.
 #[derive(Serialize)]
@@ -60,6 +63,8 @@ struct Pool {
     absorbed_total: u64,
     tiers: Vec<Tier>,
     tenants: Vec<Tenant>,
+    holders: Vec<Holders>,
+    other_holders_slots: usize,
     session_waits: Vec<SessionWait>,
 }
 
@@ -190,6 +195,20 @@ struct Tenant {
     waits: WaitsSeen,
 }
 
+/// Slots that one line holds, of one tier, for one tenant, tag and priority.
+#[derive(Serialize)]
+struct Holders {
+    tier: &'static str,
+    site: String,
+    tenant: Option<String>,
+    tag: Option<&'static str>,
+    priority: String,
+    held_slots: usize,
+    grown_last_minute_slots: usize,
+    oldest_seconds: f64,
+    threads: Vec<String>,
+}
+
 /// One session waits for what another holds.
 #[derive(Serialize)]
 struct SessionWait {
@@ -235,6 +254,8 @@ fn pool(seen: &Observation, gone: bool) -> Pool {
         absorbed_total: status.absorbed,
         tiers: status.tiers.iter().zip(&seen.tiers).map(|(status, trend)| tier(status, trend)).collect(),
         tenants: status.tenants.iter().map(tenant).collect(),
+        holders: holders(seen),
+        other_holders_slots: seen.holders.sites.iter().skip(MOST_HOLDERS).map(|it| it.count).sum(),
         session_waits: session_waits(status),
     }
 }
@@ -364,6 +385,27 @@ fn tenant(status: &TenantStatus) -> Tenant {
         soft_bytes: limit(status.soft.bytes),
         waits: waits_seen(&status.waits),
     }
+}
+
+/// Those that hold most.
+fn holders(seen: &Observation) -> Vec<Holders> {
+    let of = |it: &SiteHolders| Holders {
+        tier: it.tier,
+        site: it.site.to_string(),
+        tenant: it.tenant.clone(),
+        tag: it.tag,
+        priority: name(it.priority),
+        held_slots: it.count,
+        grown_last_minute_slots: seen
+            .growth
+            .sites
+            .iter()
+            .find(|grown| grown.now == *it)
+            .map_or(0, |grown| grown.grown()),
+        oldest_seconds: seconds(it.oldest),
+        threads: it.threads.clone(),
+    };
+    seen.holders.sites.iter().take(MOST_HOLDERS).map(of).collect()
 }
 
 fn session_waits(status: &ResourceStatus) -> Vec<SessionWait> {
