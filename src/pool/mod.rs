@@ -121,6 +121,11 @@ impl WeakPool {
     pub(crate) fn upgrade(&self) -> Option<Pool> {
         self.0.upgrade().map(|inner| Pool { inner })
     }
+
+    /// Whether nobody has it any more.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.0.strong_count() == 0
+    }
 }
 
 impl Pool {
