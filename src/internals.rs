@@ -157,7 +157,7 @@ impl Hints {
 /// An allocation of this class of urgency, from 0 (may always be refused) to 3.
 #[track_caller]
 pub fn allocate_as<T: Send + 'static>(tier: &Tier<T>, class: u8) -> Option<Lease<T>> {
-    let label = Label { class, ..Label::NONE };
+    let label = Label::of_class(class);
     let caller = Caller { site: Location::caller(), label, magazine: attach::current(tier.core()) };
     let index = allocate::allocate(tier.core(), caller)?;
     // SAFETY: the core is that of a `Tier<T>`, and the slot has just been leased to this call.

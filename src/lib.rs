@@ -68,7 +68,7 @@
 //! In the order of the layers, each of which knows only those before it: `sync` (atomics, the light and the heavy fence,
 //! memory that is never unmapped), `slot` (the state word, the header, the handle), `tier` (its `mod.rs` names its files in
 //! reading order), `machine` (what the system says), `resource` (what tiers of a pool hold), `admission` (who gets what), `pool`, `host` (the
-//! machine around a pool, its health, and where a task runs). Beside them: [`clock`], `thread` (names
+//! machine around a pool, its health, and where a task runs), `view` (what people see of it). Beside them: [`clock`], `thread` (names
 //! for reports) and `error`.
 
 mod admission;
@@ -85,7 +85,7 @@ mod slot;
 mod sync;
 mod thread;
 mod tier;
-#[cfg(feature = "prometheus")]
+#[cfg(any(feature = "prometheus", feature = "serve"))]
 mod view;
 
 pub use admission::banker::{Banker, ClaimError, ClaimId, Grant};
@@ -152,6 +152,7 @@ pub use sync::fence::{FenceKind, fence_kind};
 pub use tier::Tier;
 pub use tier::builder::TierBuilder;
 pub use tier::bulk::{IntoIter, Iter, IterMut, Leases};
+pub use tier::census::{HoldersBySite, HoldersGrowth, SiteGrowth, SiteHolders};
 pub use tier::future::Allocate;
 pub use tier::lease::Lease;
 pub use tier::local::Local;
@@ -162,6 +163,8 @@ pub use tier::report::{Holder, Snapshot};
 pub use tier::shared::SharedLease;
 #[cfg(feature = "prometheus")]
 pub use view::exposition::{Exporter, TextFormat};
+#[cfg(feature = "serve")]
+pub use view::server::{ServeError, Server, ServerBuilder};
 
 /// The documents of the repository, compiled with the code.
 pub mod docs {

@@ -1,34 +1,10 @@
-//! How urgent a request is, and what a tier keeps back for the more urgent ones.
+//! What there is of each [`Priority`], and what a tier keeps back for the more urgent ones.
 
 use std::fmt;
 
 use crate::slot::label::CLASSES;
+pub use crate::slot::priority::Priority;
 use crate::tier::reserve::Marks;
-
-/// How urgent a request is. Among those who wait the more urgent is served first; and where a tier has [`Watermarks`], it gets
-/// slots that the others do not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-#[cfg_attr(feature = "config", derive(serde::Deserialize), serde(rename_all = "kebab-case"))]
-pub enum Priority {
-    /// Served when there is plenty.
-    Low,
-    /// What requests have that do not say.
-    #[default]
-    Normal,
-    /// Before the ordinary ones.
-    High,
-    /// May have the last slot.
-    Critical,
-}
-
-impl Priority {
-    /// All of them, the least urgent first.
-    pub const ALL: [Priority; CLASSES] = [Priority::Low, Priority::Normal, Priority::High, Priority::Critical];
-
-    pub(crate) fn class(self) -> u8 {
-        self as u8
-    }
-}
 
 /// Something of each priority.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -280,6 +280,11 @@ impl HealthMonitor {
         self.health() != Health::Unhealthy
     }
 
+    /// What is wrong at present, the worst first, by the last check or report; makes no check.
+    pub fn issues(&self) -> Vec<ResourceIssue> {
+        self.inner.state().issues()
+    }
+
     /// Whether checks are made as [`every`](HealthBuilder::every) has said: the last not longer ago than ten periods. If not, the reclaimer's thread
     /// is stuck in the program's code. True if nothing was said.
     pub fn is_live(&self) -> bool {
@@ -353,8 +358,7 @@ impl Inner {
         }
         let state = self.state();
         let health = state.health();
-        let mut issues = state.issues.clone();
-        issues.sort_by_key(|issue| std::cmp::Reverse(issue.severity));
+        let issues = state.issues();
         let (live, ready) = (self.is_live(state.by_itself), health != Health::Unhealthy);
         (HealthStatus { at: metrics.at, health, live, ready, issues, decisions }, panic)
     }
@@ -379,6 +383,13 @@ impl State {
             Some(Severity::Degraded) => Health::Degraded,
             Some(Severity::Unhealthy) => Health::Unhealthy,
         }
+    }
+
+    /// The worst first.
+    fn issues(&self) -> Vec<ResourceIssue> {
+        let mut issues = self.issues.clone();
+        issues.sort_by_key(|issue| std::cmp::Reverse(issue.severity));
+        issues
     }
 
     /// Holds figures against the thresholds; what begins or ends by it. Of a signal that is there more than once, the largest counts. A check knows

@@ -88,7 +88,7 @@ impl Step {
     }
 
     fn of(core: &Core, plan: &Plan, place: usize) -> Self {
-        Step { tier: core.life().serial, place, row: plan.route.row, class: plan.label.class }
+        Step { tier: core.life().serial, place, row: plan.route.row, class: plan.label.class() }
     }
 }
 
@@ -136,7 +136,7 @@ impl Progress {
             let Turn(Some(turn)) = row.turn() else { return Err(RequestError::NoTurn { tier: row.tier.name() }) };
             let of_tier = steps[now..].iter().take_while(|other| other.tier == step.tier);
             let class = of_tier.fold(step.class, |most, step| most.max(step.class));
-            let turn = Allocate::new(turn, site, Label { class, ..Label::NONE });
+            let turn = Allocate::new(turn, site, Label::of_class(class));
             self.turn = Some(match how {
                 How::Await => turn.await?,
                 How::Try | How::Block(None) => turn.within(None)?,

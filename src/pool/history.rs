@@ -62,12 +62,22 @@ impl<T> History<T> {
     pub(super) fn rates(&self, count: impl Fn(&T) -> u64) -> Rates {
         let [second, minute, quarter_hour] = WINDOWS.map(|window| {
             let mut looks = self.within(window);
-            let (Some((since, before)), Some((until, now))) = (looks.next(), looks.next_back()) else { return 0.0 };
-            let seconds = until.saturating_duration_since(*since).as_secs_f64();
-            if seconds > 0.0 { count(now).saturating_sub(count(before)) as f64 / seconds } else { 0.0 }
+            let (Some(before), Some(now)) = (looks.next(), looks.next_back()) else { return 0.0 };
+            growth(before, now, &count)
         });
         Rates { second, minute, quarter_hour }
     }
+
+    /// How much a count has grown a second between each two looks of the last minute.
+    pub(super) fn steps(&self, count: impl Fn(&T) -> u64) -> Vec<f64> {
+        self.within(MINUTE).zip(self.within(MINUTE).skip(1)).map(|(before, now)| growth(before, now, &count)).collect()
+    }
+}
+
+/// How much a count has grown a second from one look to the other.
+fn growth<T>((since, before): &(Instant, T), (until, now): &(Instant, T), count: impl Fn(&T) -> u64) -> f64 {
+    let seconds = until.saturating_duration_since(*since).as_secs_f64();
+    if seconds > 0.0 { count(now).saturating_sub(count(before)) as f64 / seconds } else { 0.0 }
 }
 
 #[cfg(all(test, not(loom)))]
@@ -95,6 +105,7 @@ mod tests {
         assert_eq!(looks(0..1, |_| 5).rates(|&count| count), Rates::default());
         let two = looks(0..2, |at| 5 * at).rates(|&count| count);
         assert_eq!((two.second, two.minute, two.quarter_hour), (5.0, 5.0, 5.0));
+        assert_eq!(looks(0..4, |at| at * at).steps(|&count| count), [1.0, 3.0, 5.0]);
     }
 
     #[test]

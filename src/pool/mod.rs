@@ -62,9 +62,10 @@ use crate::admission::tenants::{Limit, QuotaError, Tenant};
 use crate::admission::waits_for::WaitsFor;
 use crate::error::CloseError;
 use crate::slot::handle::Handle;
-use crate::slot::label::{Label, Tag};
+use crate::slot::label::{Label, Mark, Tag};
 use crate::sync::fence::Fence;
 use crate::sync::{AtomicU64, Ordering};
+use crate::tier::census::HoldersBySite;
 use crate::tier::future::Patience;
 use crate::tier::lease::Lease;
 use crate::tier::report::Holder;
@@ -408,6 +409,11 @@ impl Pool {
         self.inner.rows.iter().flat_map(|row| row.tier.holders()).collect()
     }
 
+    /// Who holds how much, in all tiers; see [`Tier::holders_by_site`](crate::Tier::holders_by_site).
+    pub fn holders_by_site(&self) -> HoldersBySite {
+        HoldersBySite::of_all(self.inner.rows.iter().map(|row| row.tier.core()))
+    }
+
     /// What went on since the last call of this, or since the pool was built. For several who ask independently, each at his own pace,
     /// there is [`ResourceStatus::since`].
     pub fn metrics(&self) -> PoolMetrics {
@@ -498,7 +504,7 @@ impl Pool {
             Who::Named(name) => self.tenant(name),
         };
         let tag = wants.tag.map_or(Tag::NONE, Tag::of);
-        let label = Label { tag, account: tenant?.number(), class: wants.priority.class() };
+        let label = Label { mark: Mark::new(tag, wants.priority), account: tenant?.number() };
         Some(Plan { route, label, patience: wants.patience, by_thread: true })
     }
 

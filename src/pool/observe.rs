@@ -3,6 +3,7 @@
 //! An [`Observer`] looks once a second, on the reclaimer's thread, and keeps what it has found as one [`Observation`]: exporters and pages show
 //! that, however many ask and however often, and cost the pool nothing more.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
@@ -12,6 +13,7 @@ use arc_swap::ArcSwap;
 use super::history::{History, Rates};
 use super::monitor::ResourceStatus;
 use super::{Pool, WeakPool};
+use crate::tier::census::{HoldersBySite, HoldersGrowth};
 use crate::tier::chores::{self, Chore};
 
 /// Looks at a pool once a second: [`Pool::observe`].
@@ -52,6 +54,10 @@ pub struct Observation {
     pub status: ResourceStatus,
     /// What each tier did over time; in the order of `status.tiers`.
     pub tiers: Vec<TierTrend>,
+    /// Who holds how much, by line.
+    pub holders: HoldersBySite,
+    /// Which lines hold more than a minute ago, to some seconds; or than at the first look, as long as that is not so long ago.
+    pub growth: HoldersGrowth,
 }
 
 /// What a tier did over time.
@@ -66,6 +72,8 @@ pub struct TierTrend {
     pub releases: Rates,
     /// Requests a second that were refused: by it, or by a quota or its circuit breaker before it was asked.
     pub refusals: Rates,
+    /// Allocations a second from look to look within the last minute, the oldest first: a curve.
+    pub recent: Vec<f64>,
     /// The most slots that were held at a look of the last minute.
     pub most_held: usize,
 }
@@ -89,6 +97,8 @@ struct Inner {
 struct Past {
     /// One a tier, in its order.
     tiers: Vec<History<Counts>>,
+    /// Who held how much at looks of the last minute, [`APART`].
+    holders: VecDeque<HoldersBySite>,
     /// When the reclaimer's thread may look again: so all looks take a small part of a core.
     rest_until: Instant,
 }
@@ -97,6 +107,10 @@ struct Past {
 const PERIOD: Duration = Duration::from_secs(1);
 /// A look that took some time is followed by a rest of so many times that.
 const REST: u32 = 32;
+/// What holders of the last minute are held against.
+const MINUTE: Duration = Duration::from_secs(60);
+/// How far those looks are apart of which the holders are kept.
+const APART: Duration = Duration::from_secs(5);
 
 impl Pool {
     /// Begins to observe the pool under a name, which is what exporters and pages show. The first look is made at once, the others every
@@ -114,7 +128,7 @@ impl Pool {
 
 impl Observer {
     fn new(pool: &Pool, name: String) -> Self {
-        let mut past = Past { tiers: Vec::new(), rest_until: Instant::now() };
+        let mut past = Past { tiers: Vec::new(), holders: VecDeque::new(), rest_until: Instant::now() };
         let first = past.look(pool, name, 1);
         Observer {
             inner: Arc::new(Inner {
@@ -219,11 +233,26 @@ impl Past {
             allocations: history.rates(|counts| counts.allocations),
             releases: history.rates(|counts| counts.releases),
             refusals: history.rates(|counts| counts.refusals),
-            most_held: history.within(Duration::from_secs(60)).map(|(_, counts)| counts.held).max().unwrap_or(0),
+            recent: history.steps(|counts| counts.allocations),
+            most_held: history.within(MINUTE).map(|(_, counts)| counts.held).max().unwrap_or(0),
         });
         let tiers = trends.collect();
+        let holders = pool.holders_by_site();
+        let growth = self.grown(&holders);
         let took = started.elapsed();
         self.rest_until = Instant::now() + took * REST;
-        Observation { pool: name, at: SystemTime::now(), number, took, status, tiers }
+        Observation { pool: name, at: SystemTime::now(), number, took, status, tiers, holders, growth }
+    }
+
+    /// What has grown in the last minute.
+    fn grown(&mut self, now: &HoldersBySite) -> HoldersGrowth {
+        let age = |then: &HoldersBySite| now.at.saturating_duration_since(then.at);
+        if self.holders.back().is_none_or(|last| age(last) >= APART) {
+            self.holders.push_back(now.clone());
+        }
+        while self.holders.get(1).is_some_and(|second| age(second) >= MINUTE) {
+            self.holders.pop_front();
+        }
+        now.since(&self.holders[0])
     }
 }

@@ -373,7 +373,7 @@ fn refuse<K: Send + 'static>(
     if let Some(books) = &row.books {
         books.wants(tier.core(), plan.tenant(), 1);
     }
-    row.note_refused(plan.label.class);
+    row.note_refused(plan.label.class());
     let why = tier.refusal(tier.caller(site, plan.label));
     row.note(pass.or_else(|| row.try_pass().ok().flatten()), Err(why), Duration::ZERO);
     instead(pool, plan, site, why.into())
@@ -423,7 +423,7 @@ fn elsewhere<K: Send + 'static>(pool: &Pool, plan: &Plan, site: Site) -> Option<
         }
         drop(paid);
         // Told to nobody: the request goes on, or is told of the refusal by the tier that fits best.
-        row.note_refused(plan.label.class);
+        row.note_refused(plan.label.class());
         let _ = tier.refusal(caller);
         pool.note_absorbed(1);
     }

@@ -64,7 +64,7 @@ pub(super) fn reserve<'p, K: Send + 'static>(
                 let told = |why: &RequestError| {
                     pool.note_absorbed(1);
                     if let RequestError::Tier(_) = why {
-                        attempt.row.note_refused(attempt.plan.label.class);
+                        attempt.row.note_refused(attempt.plan.label.class());
                     }
                 };
                 take(&attempt, n, site).inspect_err(told).ok()
@@ -94,7 +94,7 @@ fn asked<K: Send + 'static>(attempt: &Attempt<'_, K>, n: usize) -> u32 {
 
 /// The tier that fits best has not so many: others shall not exceed their soft limits for a while.
 fn refused<K: Send + 'static>(attempt: &Attempt<'_, K>, n: usize) {
-    attempt.row.note_refused(attempt.plan.label.class);
+    attempt.row.note_refused(attempt.plan.label.class());
     if let Some(books) = &attempt.row.books {
         books.wants(attempt.tier.core(), attempt.plan.tenant(), asked(attempt, n));
     }

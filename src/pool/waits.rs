@@ -118,7 +118,7 @@ impl<'p> Waiting<'p> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         let took = self.since.elapsed();
-        self.row.counts.waits.of_class(self.plan.label.class).count(self.end, took);
+        self.row.counts.waits.of_class(self.plan.label.class()).count(self.end, took);
         self.pool.inner.waits[self.plan.tenant().index()].count(self.end, took);
         if let Some(books) = self.row.books.as_ref().filter(|_| self.wants) {
             books.wants_no_more();

@@ -7,7 +7,7 @@
 use std::panic::Location;
 use std::ptr;
 
-use super::label::{Label, MAX_ACCOUNTS, Tag};
+use super::label::{Label, MAX_ACCOUNTS, Mark};
 use super::word::{State, Word};
 use crate::clock::Tick;
 use crate::sync::arena::Zeroed;
@@ -21,7 +21,7 @@ pub(crate) type Site = &'static Location<'static>;
 #[repr(C, align(32))]
 pub(crate) struct Header {
     word: AtomicU64,
-    /// The address of the line that allocated in the lower 48 bits, the tag above.
+    /// The address of the line that allocated in the lower 48 bits, the tag above, the class in the two bits that alignment leaves.
     site: AtomicU64,
     /// The coarse clock at allocation in the upper half; in the lower the account, and the number of the allocating thread.
     stamp: AtomicU64,
@@ -55,7 +55,7 @@ const MAX_SHARERS: u32 = 1 << 31;
 /// …and set to this, so far beyond that no step of the other threads leads back.
 const BEYOND_SHARERS: u32 = 3 << 30;
 
-const _: () = assert!(align_of::<Location<'static>>() as u64 > NOTE_KIND);
+const _: () = assert!(align_of::<Location<'static>>() as u64 > NOTE_KIND && NOTE_KIND == Mark::LOW_BITS);
 
 impl Note {
     #[inline(always)]
@@ -104,7 +104,7 @@ pub(crate) struct Record {
     pub(crate) note: Note,
     pub(crate) tick: Tick,
     pub(crate) thread: u32,
-    pub(crate) tag: Tag,
+    pub(crate) mark: Mark,
     pub(crate) account: u16,
 }
 
@@ -155,11 +155,11 @@ impl Header {
 
     /// For the winner of a claim only: writes who holds the slot, then makes it `Leased`.
     #[inline(always)]
-    pub(crate) fn lease(&self, claimed: Word, site: Site, tag: Tag, stamp: u64) -> Word {
+    pub(crate) fn lease(&self, claimed: Word, site: Site, mark: Mark, stamp: u64) -> Word {
         // Release fence: pairs with the Acquire fence in `read`; a reader that sees a field written below also sees
         // that the word has left the state in which the old fields were true.
         fence(Ordering::Release);
-        self.site.store(pack_site(site, tag), Ordering::Relaxed);
+        self.site.store(pack_site(site, mark), Ordering::Relaxed);
         self.stamp.store(stamp, Ordering::Relaxed);
         let leased = claimed.with(State::Leased);
         self.give(leased);
@@ -277,8 +277,8 @@ impl Header {
             fence(Ordering::Acquire);
             if self.word.load(Ordering::Relaxed) == word.bits() {
                 let (tick, account, thread) = unpack_stamp(stamp);
-                let (site, tag) = unpack_site(site);
-                return Some(Record { word, site, note, tick, thread, tag, account });
+                let (site, mark) = unpack_site(site);
+                return Some(Record { word, site, note, tick, thread, mark, account });
             }
         }
         None
@@ -324,16 +324,13 @@ fn address(site: Site) -> u64 {
 }
 
 #[inline(always)]
-fn pack_site(site: Site, tag: Tag) -> u64 {
-    address(site) | (u64::from(tag.0) << ADDRESS_BITS)
+fn pack_site(site: Site, mark: Mark) -> u64 {
+    address(site) | mark.around()
 }
 
-fn unpack_site(bits: u64) -> (Option<Site>, Tag) {
-    let address = bits & ((1 << ADDRESS_BITS) - 1);
-    // SAFETY: the field holds zero, or the address of a `&'static Location` and a tag above it: `sites_fit` was asked before
-    // the first header was made, and all lines of a program lie within 48 bits, as its first one does.
-    (
-        unsafe { ptr::with_exposed_provenance::<Location<'static>>(address as usize).as_ref() },
-        Tag((bits >> ADDRESS_BITS) as u16),
-    )
+fn unpack_site(bits: u64) -> (Option<Site>, Mark) {
+    let address = bits & ((1 << ADDRESS_BITS) - 1) & !Mark::LOW_BITS;
+    // SAFETY: the field holds zero, or the address of a `&'static Location` and a mark around it: `sites_fit` was asked before
+    // the first header was made, all lines of a program lie within 48 bits, as its first one does, and they are aligned.
+    (unsafe { ptr::with_exposed_provenance::<Location<'static>>(address as usize).as_ref() }, Mark::of(bits))
 }

@@ -1,20 +1,20 @@
 //! What an allocation says of itself beside its line: what it is for, on whose account, and how urgent it is.
 //!
-//! The first two stand in the slot's header as long as it is held: the tag in the sixteen bits above the site's address, the
-//! account beside the thread's number. So they cost no store of their own.
+//! All three stand in the slot's header as long as it is held: tag and urgency in the bits that the site's address leaves, above
+//! it and below, the account beside the thread's number. So they cost no store of their own.
 
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
+use super::priority::Priority;
+
 /// See the module's header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Label {
-    /// What it is for.
-    pub(crate) tag: Tag,
+    /// What it is for, and how urgent it is.
+    pub(crate) mark: Mark,
     /// Whose credits pay for the slot; 0: nobody's.
     pub(crate) account: u16,
-    /// How urgent it is: [`CLASSES`] of them, the first comes last.
-    pub(crate) class: u8,
 }
 
 /// One more than the largest number of an account.
@@ -25,7 +25,63 @@ pub(crate) const CLASSES: usize = 4;
 
 impl Label {
     /// Of an allocation that says nothing.
-    pub(crate) const NONE: Label = Label { tag: Tag::NONE, account: 0, class: 1 };
+    pub(crate) const NONE: Label = Label { mark: Mark::NONE, account: 0 };
+
+    /// Of an allocation that says only how urgent it is.
+    pub(crate) const fn of_class(class: u8) -> Label {
+        Label { mark: Mark::new(Tag::NONE, Priority::ALL[class as usize]), account: 0 }
+    }
+
+    /// How urgent it is: [`CLASSES`] of them, the first comes last.
+    #[inline(always)]
+    pub(crate) const fn class(self) -> u8 {
+        self.mark.class()
+    }
+}
+
+/// A tag and a class of urgency, as they stand around a site's address once they are turned by sixteen bits: the tag in the lower
+/// sixteen, the class in two above them, and zero for what says nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Mark(u32);
+
+const TAG_BITS: u32 = u16::BITS;
+/// The class whose bits are zero.
+const ORDINARY: u8 = Priority::Normal.class();
+
+impl Mark {
+    /// Of an allocation that says nothing.
+    pub(crate) const NONE: Mark = Mark(0);
+    /// Bits of a site's address that the class takes.
+    pub(crate) const LOW_BITS: u64 = CLASSES as u64 - 1;
+
+    pub(crate) const fn new(tag: Tag, priority: Priority) -> Mark {
+        Mark((((priority.class() ^ ORDINARY) as u32) << TAG_BITS) | tag.0 as u32)
+    }
+
+    pub(crate) const fn tag(self) -> Tag {
+        Tag(self.0 as u16)
+    }
+
+    #[inline(always)]
+    pub(crate) const fn class(self) -> u8 {
+        (self.0 >> TAG_BITS) as u8 ^ ORDINARY
+    }
+
+    pub(crate) fn priority(self) -> Priority {
+        Priority::ALL[usize::from(self.class())]
+    }
+
+    /// What goes around an address.
+    #[inline(always)]
+    pub(crate) const fn around(self) -> u64 {
+        (self.0 as u64).rotate_right(TAG_BITS)
+    }
+
+    /// What stands around the address in these bits.
+    pub(crate) const fn of(bits: u64) -> Mark {
+        let turned = bits.rotate_left(TAG_BITS);
+        Mark((turned & ((Mark::LOW_BITS << TAG_BITS) | u16::MAX as u64)) as u32)
+    }
 }
 
 /// The number of a text that tells what a slot is for. The texts live as long as the process, 65,535 of them at most; what comes
@@ -72,6 +128,19 @@ impl Tag {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mark_stands_around_an_address_and_says_nothing_of_what_is_ordinary() {
+        assert_eq!(Mark::new(Tag::NONE, Priority::default()), Mark::NONE);
+        let address = 0x7fff_ffff_fff8;
+        for (tag, priority) in [0, 1, 0x8000, u16::MAX].into_iter().flat_map(|tag| Priority::ALL.map(|it| (tag, it))) {
+            let mark = Mark::new(Tag(tag), priority);
+            let bits = address | mark.around();
+            assert_eq!((mark.tag(), mark.priority(), mark.class()), (Tag(tag), priority, priority.class()));
+            assert_eq!(Mark::of(bits), mark);
+            assert_eq!(bits & !mark.around(), address, "no bit of the address is touched");
+        }
+    }
 
     #[test]
     fn a_text_has_one_number() {

@@ -3,4 +3,5 @@
 pub(crate) mod handle;
 pub(crate) mod header;
 pub(crate) mod label;
+pub(crate) mod priority;
 pub(crate) mod word;

@@ -12,7 +12,7 @@ use super::values::rethrow;
 use super::{reserve, scarcity, wait};
 use crate::clock;
 use crate::slot::header::{Site, pack_stamp};
-use crate::slot::label::{Label, Tag};
+use crate::slot::label::{Label, Mark};
 use crate::slot::word::{State, Word};
 use crate::sync::Ordering;
 
@@ -50,7 +50,7 @@ pub(crate) fn allocate(core: &'static Core, caller: Caller) -> Option<u32> {
         if popped.is_multiple_of(TICK_EVERY) {
             tick();
         }
-        if let Some(taken) = claim(core, hint, caller.site, caller.label.tag, caller.stamp()) {
+        if let Some(taken) = claim(core, hint, caller.site, caller.label.mark, caller.stamp()) {
             return Some(taken.index);
         }
         magazine.note_stale();
@@ -67,7 +67,7 @@ fn tick() {
 
 /// Claims the slot of a hint and writes its header; `None` if somebody was faster.
 #[inline(always)]
-pub(crate) fn claim(core: &Core, hint: Hint, site: Site, tag: Tag, stamp: u64) -> Option<Taken> {
+pub(crate) fn claim(core: &Core, hint: Hint, site: Site, mark: Mark, stamp: u64) -> Option<Taken> {
     let header = core.header(hint.index);
     let claimed = hint.word.with(State::Claimed);
     if !header.compare_exchange(hint.word, claimed) {
@@ -76,7 +76,7 @@ pub(crate) fn claim(core: &Core, hint: Hint, site: Site, tag: Tag, stamp: u64) -
     if hint.word.is(State::Counted) {
         scarcity::count_claim(core);
     }
-    Some(Taken { word: header.lease(claimed, site, tag, stamp), index: hint.index })
+    Some(Taken { word: header.lease(claimed, site, mark, stamp), index: hint.index })
 }
 
 /// Takes a free slot into maintenance, to see to its value; `None` if it is not free, or somebody was faster.
@@ -162,7 +162,7 @@ fn look_further(core: &'static Core, mut caller: Caller) -> Option<u32> {
 fn from_magazine(core: &Core, magazine: &Magazine, caller: &Caller) -> Option<Taken> {
     loop {
         while let Some((hint, _)) = magazine.pop() {
-            if let Some(taken) = claim(core, hint, caller.site, caller.label.tag, caller.stamp()) {
+            if let Some(taken) = claim(core, hint, caller.site, caller.label.mark, caller.stamp()) {
                 magazine.note_late();
                 return Some(taken);
             }
@@ -203,7 +203,7 @@ fn hinted(core: &Core, caller: &Caller) -> Option<Taken> {
             |index| {
                 let word = core.header(index).word();
                 if taken.is_none() && word.is_free() {
-                    taken = claim(core, Hint { word, index }, caller.site, caller.label.tag, caller.stamp());
+                    taken = claim(core, Hint { word, index }, caller.site, caller.label.mark, caller.stamp());
                 } else if word.is_free() {
                     rest[kept] = index;
                     kept += 1;
@@ -220,7 +220,7 @@ fn hinted(core: &Core, caller: &Caller) -> Option<Taken> {
     }
     for victim in core.magazines() {
         victim.peek(core, |hint| {
-            taken = claim(core, hint, caller.site, caller.label.tag, caller.stamp());
+            taken = claim(core, hint, caller.site, caller.label.mark, caller.stamp());
             taken.is_none()
         });
         if taken.is_some() {

@@ -44,9 +44,9 @@ unsafe impl<T: Sync> Sync for Leases<T> {}
 /// Claims slots until `held` has `end`, by the magazine's hints and by one batch of the depot's, whose rest goes to the
 /// magazine. False if there were no hints at all. `held` has room.
 fn claim_many(core: &Core, magazine: &Magazine, caller: &Caller, held: &mut Vec<u32>, end: usize) -> bool {
-    let (site, tag, stamp) = (caller.site, caller.label.tag, caller.stamp());
+    let (site, mark, stamp) = (caller.site, caller.label.mark, caller.stamp());
     let popped = magazine.pop_many(end - held.len(), |hint| {
-        let taken = claim(core, hint, site, tag, stamp);
+        let taken = claim(core, hint, site, mark, stamp);
         if taken.is_some() {
             held.push(hint.index);
         }
@@ -65,7 +65,7 @@ fn claim_many(core: &Core, magazine: &Magazine, caller: &Caller, held: &mut Vec<
             }
             if held.len() == end {
                 magazine.found(hint);
-            } else if claim(core, hint, site, tag, stamp).is_some() {
+            } else if claim(core, hint, site, mark, stamp).is_some() {
                 held.push(index);
             }
         },

@@ -18,7 +18,7 @@ pub(crate) fn make(core: &'static Core) -> Option<Taken> {
 
 /// Leases a slot in maintenance to the caller.
 pub(crate) fn lease(core: &Core, taken: Taken, caller: &Caller) -> Taken {
-    let word = core.header(taken.index).lease(taken.word, caller.site, caller.label.tag, caller.stamp());
+    let word = core.header(taken.index).lease(taken.word, caller.site, caller.label.mark, caller.stamp());
     Taken { word, index: taken.index }
 }
 

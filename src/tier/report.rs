@@ -14,6 +14,7 @@ use super::reclaim::Reclaimed;
 use super::segments::Segments;
 use crate::clock::{self, Tick};
 use crate::slot::handle::Handle;
+use crate::slot::priority::Priority;
 use crate::slot::word::State;
 use crate::sync::Ordering;
 
@@ -142,6 +143,10 @@ impl Snapshot {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Holder {
+    /// The name of the slot's tier.
+    pub tier: &'static str,
+    /// The slot's number in it, from 0.
+    pub slot: u32,
     /// The slot's name at present; of a leased slot it cannot be attached.
     pub handle: Handle,
     /// Leased, detached or shared.
@@ -155,6 +160,8 @@ pub struct Holder {
     pub tenant: Option<String>,
     /// What it is for, if the request said so: [`Request::tag`](crate::Request::tag).
     pub tag: Option<&'static str>,
+    /// How urgent it was: `Normal`, if it was not allocated by way of a pool.
+    pub priority: Priority,
     /// The number of the thread that allocated it; 0 if it had none, being about to exit.
     pub thread: u32,
     /// That thread's name, while it lives and if it has one.
@@ -172,6 +179,9 @@ impl fmt::Display for Holder {
         }
         if let Some(tenant) = &self.tenant {
             write!(f, " on behalf of {tenant:?}")?;
+        }
+        if self.priority != Priority::default() {
+            write!(f, " at priority {:?}", self.priority)?;
         }
         match &self.thread_name {
             Some(name) => write!(f, " by thread {name:?}"),
@@ -225,12 +235,15 @@ pub(crate) fn holders(core: &Core) -> Vec<Holder> {
 pub(crate) fn holder(core: &Core, index: u32) -> Option<(Holder, Tick)> {
     let record = core.header(index).read()?;
     let holder = || Holder {
+        tier: core.incarnation().name,
+        slot: index,
         handle: Handle::new(core.id, index, record.word.generation()),
         state: record.word.state(),
         age: clock::age(record.tick),
         site: record.site,
         tenant: account::name(core, record.account),
-        tag: record.tag.text(),
+        tag: record.mark.tag().text(),
+        priority: record.mark.priority(),
         thread: record.thread,
         thread_name: crate::thread::name(record.thread),
     };

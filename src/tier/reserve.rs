@@ -145,11 +145,11 @@ impl Reserve {
 /// A slot of the reserve for an allocation that finds no other, leased to it, if its class may have one.
 #[cold]
 pub(crate) fn take(core: &'static Core, caller: &Caller) -> Option<Taken> {
-    let taken = take_out(core, core.reserve.marks[usize::from(caller.label.class)].load(Ordering::Relaxed))?;
+    let taken = take_out(core, core.reserve.marks[usize::from(caller.label.class())].load(Ordering::Relaxed))?;
     owe(core, 1);
     let (header, claimed) = (core.header(taken.index), taken.word.with(State::Claimed));
     header.give(claimed);
-    let word = header.lease(claimed, caller.site, caller.label.tag, caller.stamp());
+    let word = header.lease(claimed, caller.site, caller.label.mark, caller.stamp());
     Some(Taken { word, index: taken.index })
 }
 

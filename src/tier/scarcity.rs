@@ -150,7 +150,7 @@ pub(crate) fn pass(core: &Core, caller: &Caller) -> Pass {
         let word = headers[at].word();
         if word.is_free()
             && let Some(taken) =
-                claim(core, Hint { word, index: at as u32 }, caller.site, caller.label.tag, caller.stamp())
+                claim(core, Hint { word, index: at as u32 }, caller.site, caller.label.mark, caller.stamp())
         {
             if let Some(magazine) = caller.magazine {
                 magazine.set_cursor(at + 1);

@@ -52,7 +52,7 @@ impl Seat {
             rethrow(settle(core).err());
             return Err(full);
         }
-        let flow = Flow { behind: CLASSES as u8 - 1 - label.class, account: label.account };
+        let flow = Flow { behind: CLASSES as u8 - 1 - label.class(), account: label.account };
         let seat = Seat { rank: Rank { flow, ticket: queue.next }, who, waiter };
         queue.next += 1;
         let duty = queue.insert(core, seat.rank, seat.entry(waker));

@@ -57,7 +57,7 @@ pub(crate) fn hand_over(core: &'static Core, taken: Taken, site: Option<Site>) -
     header.set_note(Note::released(site));
     let claimed = taken.word.to(State::Claimed);
     header.give(claimed);
-    header.lease(claimed, entry.who.site, entry.who.label.tag, entry.who.stamp());
+    header.lease(claimed, entry.who.site, entry.who.label.mark, entry.who.stamp());
     let waker = queue.grant(core, rank, taken.index);
     drop(queue);
     // Without a grant nothing is pending that this release need see to: it offers its slot later, or nobody waits.
@@ -125,7 +125,7 @@ fn serve(core: &'static Core, queue: &mut Queue, given: Option<Hint>) -> Option<
         return Some((queue.call(core)?, false));
     }
     let (who, stamp) = (entry.who, entry.who.stamp());
-    let claimed = given.and_then(|hint| claim(core, hint, who.site, who.label.tag, stamp)).or_else(|| {
+    let claimed = given.and_then(|hint| claim(core, hint, who.site, who.label.mark, stamp)).or_else(|| {
         let taken = find_free(core, &who.caller())?;
         core.header(taken.index).set_stamp(stamp);
         Some(taken)
