@@ -4,7 +4,8 @@
 use std::fmt;
 
 use super::Seen;
-use super::sheet::{About, Descriptor, Label, Sheet};
+use super::sheet::{About, Descriptor, Label, Sheet, Value};
+use super::shown::{Held, Rows};
 use crate::admission::breaker::report::BreakerStatus;
 use crate::admission::breaker::word::BreakerState;
 use crate::admission::priority::Priority;
@@ -53,7 +54,7 @@ const fn time<T>(name: &'static str, help: &'static str, samples: Samples<T>) ->
 }
 
 /// Writes all families.
-pub(super) fn write(sheet: &mut Sheet, pools: &[Seen], health: Option<&HealthMonitor>) -> fmt::Result {
+pub(super) fn write(sheet: &mut Sheet, pools: &mut [Seen], health: Option<&HealthMonitor>) -> fmt::Result {
     sheet.family(&BUILD)?.about(&[]).add(&[("version", env!("CARGO_PKG_VERSION"))], 1u64)?;
     each(sheet, &POOL, |show| pools.iter().try_for_each(|pool| show(&[("pool", pool.name)], &pool.now)))?;
     let tiers = || {
@@ -77,8 +78,60 @@ pub(super) fn write(sheet: &mut Sheet, pools: &[Seen], health: Option<&HealthMon
             tenants.try_for_each(|tenant| show(&[("pool", pool.name), ("tenant", &tenant.name)], tenant))
         })
     })?;
+    let bounded: Vec<_> = pools.iter_mut().flat_map(Bounded::of_tiers).collect();
+    each(sheet, &BOUNDED, |show| bounded.iter().try_for_each(|of| show(&[("pool", &of.pool), ("tier", of.tier)], of)))?;
     each(sheet, &HEALTH, |show| health.map_or(Ok(()), |monitor| show(&[], monitor)))
 }
+
+/// What there may be any number of in a tier, as far as it is shown.
+struct Bounded {
+    pool: String,
+    tier: &'static str,
+    /// By line, tenant and tag.
+    sites: Rows<Held>,
+}
+
+impl Bounded {
+    fn of_tiers(pool: &mut Seen) -> Vec<Bounded> {
+        let Seen { name, now, shown } = pool;
+        let tiers = now.status.tiers.iter().map(|tier| {
+            let here = now.holders.sites.iter().filter(|holders| holders.tier == tier.name);
+            let sites = here.map(|holders| {
+                let tenant = holders.tenant.clone().unwrap_or_default();
+                let key = [holders.site.to_string(), tenant, holders.tag.unwrap_or_default().to_owned()];
+                (key, Held { slots: holders.count as u64, oldest: holders.oldest })
+            });
+            Bounded { pool: (*name).to_owned(), tier: tier.name, sites: shown.gauges(SITES, tier.name, sites) }
+        });
+        tiers.collect()
+    }
+
+    /// A sample for each line, and one for the others.
+    fn by_site<V: Into<Value>>(&self, out: &mut About, value: fn(&Held) -> V) -> fmt::Result {
+        for ([site, tenant, tag], held) in &self.sites.shown {
+            out.add(&[("site", site), ("tenant", tenant), ("tag", tag)], value(held))?;
+        }
+        out.add(&[("site", OTHER), ("tenant", ""), ("tag", "")], value(&self.sites.other))
+    }
+}
+
+/// What the sum of the others is called: no line is, since all end in numbers, and no priority.
+const OTHER: &str = "other";
+const SITES: &str = "tierpool_site_held_slots";
+
+static BOUNDED: [Family<Bounded>; 3] = [
+    gauge(SITES, "Slots held, by the line that allocated them, tenant and tag.", |tier, out| {
+        tier.by_site(out, |held| held.slots)
+    }),
+    seconds("tierpool_site_oldest_hold", "How long the oldest of them has been held.", |tier, out| {
+        tier.by_site(out, |held| held.oldest)
+    }),
+    gauge(
+        "tierpool_unlisted_label_sets",
+        "Label sets that are summed as `other`, because the family has reached its limit in the tier.",
+        |tier, out| out.add(&[("family", SITES)], tier.sites.unlisted),
+    ),
+];
 
 /// What shows one thing in a family, by the labels of what it is.
 type Show<'s, T> = &'s mut dyn FnMut(&[Label], &T) -> fmt::Result;

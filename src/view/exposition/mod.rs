@@ -1,12 +1,13 @@
 //! Metrics for Prometheus, and whatever else reads OpenMetrics or Prometheus' own text.
 //!
-//! Guarantees: no series comes twice, whatever pools, tiers, tenants and tags are called; a counter that was shown
-//! stays. Relies on the [`Observer`]'s last look alone.
+//! Guarantees: no series comes twice, whatever pools, tiers, tenants and tags are called; no family has more series than its limit allows, and
+//! what is beyond is summed, not lost; a counter that was shown stays, and never falls. Relies on the [`Observer`]'s last look alone.
 //!
-//! Read in this order: [`sheet`] (how a sample is written), [`families`] (what there is).
+//! Read in this order: [`sheet`] (how a sample is written), [`shown`] (which of many labels have a series of their own), [`families`] (what there is).
 
 mod families;
 mod sheet;
+mod shown;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,6 +17,7 @@ use prometheus_client::encoding::{DescriptorEncoder, prometheus_text, text};
 use prometheus_client::registry::Registry;
 
 use self::sheet::Sheet;
+use self::shown::Shown;
 use crate::host::health::HealthMonitor;
 use crate::pool::observe::{Observation, Observer};
 
@@ -49,19 +51,25 @@ pub struct Exporter {
 struct Inner {
     sources: Vec<Source>,
     health: Option<HealthMonitor>,
+    limit: usize,
 }
 
 struct Source {
     /// What the pool is called here, by no two.
     name: String,
     observer: Observer,
+    shown: Shown,
 }
 
 /// What is shown of one pool.
 struct Seen<'s> {
     name: &'s str,
     now: Arc<Observation>,
+    shown: &'s mut Shown,
 }
+
+/// How many label sets of a family and tier have a series of their own, unless the program says otherwise.
+const LIMIT: usize = 100;
 
 /// A format in which metrics are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -98,8 +106,15 @@ impl TextFormat {
 impl Exporter {
     /// One that shows nothing yet.
     pub fn new() -> Self {
-        let inner = Inner { sources: Vec::new(), health: None };
+        let inner = Inner { sources: Vec::new(), health: None, limit: LIMIT };
         Exporter { inner: Arc::new(Mutex::new(inner)) }
+    }
+
+    /// How many label sets of a family have a series of their own in each tier, where there may be any number: lines, tags, tenants. The others
+    /// are summed in one series. Default: 100. For pools that are added afterwards.
+    pub fn label_limit(self, limit: usize) -> Self {
+        self.inner().limit = limit;
+        self
     }
 
     /// Shows one more pool, under the name that its observer has; one that is added again is shown once.
@@ -116,7 +131,8 @@ impl Exporter {
         let is_free = |name: &String| inner.sources.iter().all(|source| source.name != *name);
         let numbered = (2..).map(|number| format!("{wanted}#{number}"));
         let name = std::iter::once(wanted.clone()).chain(numbered).find(is_free);
-        inner.sources.push(Source { name: name.unwrap_or(wanted), observer: observer.clone() });
+        let shown = Shown::new(inner.limit);
+        inner.sources.push(Source { name: name.unwrap_or(wanted), observer: observer.clone(), shown });
     }
 
     /// Shows how well all is, too, as that monitor says.
@@ -159,9 +175,9 @@ impl fmt::Debug for Exporter {
 
 impl Collector for Exporter {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let Inner { sources, health } = &*self.inner();
-        let there = sources.iter().filter(|source| !source.observer.is_gone());
-        let seen = there.map(|Source { name, observer }| Seen { name, now: observer.latest() });
-        families::write(&mut Sheet::new(encoder), &seen.collect::<Vec<_>>(), health.as_ref())
+        let Inner { sources, health, .. } = &mut *self.inner();
+        let there = sources.iter_mut().filter(|source| !source.observer.is_gone());
+        let seen = there.map(|Source { name, observer, shown }| Seen { name, now: observer.latest(), shown });
+        families::write(&mut Sheet::new(encoder), &mut seen.collect::<Vec<_>>(), health.as_ref())
     }
 }

@@ -162,6 +162,7 @@ pub(super) struct About<'s> {
 /// A [`MetricEncoder`], whose lifetime matters to nobody here.
 trait Metric {
     fn sample(&mut self, kind: MetricType, labels: (&[Label], &[Label]), value: Value) -> fmt::Result;
+    fn histogram(&mut self, labels: (&[Label], &[Label]), sum: f64, buckets: &[(f64, u64)]) -> fmt::Result;
 }
 
 impl Metric for MetricEncoder<'_> {
@@ -171,6 +172,11 @@ impl Metric for MetricEncoder<'_> {
             MetricType::Info => self.encode_info(&labels),
             _ => self.encode_family(&labels)?.encode_gauge(&value),
         }
+    }
+
+    fn histogram(&mut self, labels: (&[Label], &[Label]), sum: f64, buckets: &[(f64, u64)]) -> fmt::Result {
+        let count = buckets.iter().map(|bucket| bucket.1).sum();
+        self.encode_family(&labels)?.encode_histogram::<NoLabelSet>(sum, count, buckets, None)
     }
 }
 
@@ -183,5 +189,10 @@ impl About<'_> {
     /// Writes one if it has a value.
     pub(super) fn add_some(&mut self, labels: &[Label], value: Option<impl Into<Value>>) -> fmt::Result {
         value.map_or(Ok(()), |value| self.add(labels, value))
+    }
+
+    /// Writes those of a histogram: how many fell between each bound and the one before, the last bound being infinite.
+    pub(super) fn histogram(&mut self, labels: &[Label], sum: Duration, buckets: &[(f64, u64)]) -> fmt::Result {
+        self.metric.histogram((self.whom, labels), sum.as_secs_f64(), buckets)
     }
 }
