@@ -85,12 +85,12 @@ mod slot;
 mod sync;
 mod thread;
 mod tier;
-#[cfg(feature = "serve")]
+#[cfg(any(feature = "prometheus", feature = "serve"))]
 mod view;
 
 pub use admission::banker::{Banker, ClaimError, ClaimId, Grant};
 pub use admission::breaker::factory::FactoryError;
-pub use admission::breaker::report::{BreakerCause, BreakerEvent, BreakerOpen, BreakerStatus};
+pub use admission::breaker::report::{BreakerCause, BreakerChanges, BreakerEvent, BreakerOpen, BreakerStatus};
 pub use admission::breaker::rules::{BreakerRules, RuleError};
 pub use admission::breaker::window::BreakerWindow;
 pub use admission::breaker::word::BreakerState;
@@ -161,6 +161,8 @@ pub use tier::pin::Pin;
 pub use tier::reclaim::{Reclaimed, Reclaimer};
 pub use tier::report::{Holder, Snapshot};
 pub use tier::shared::SharedLease;
+#[cfg(feature = "prometheus")]
+pub use view::exposition::{Exporter, TextFormat};
 #[cfg(feature = "serve")]
 pub use view::server::{ServeError, Server, ServerBuilder};
 
@@ -178,6 +180,8 @@ pub mod docs {
     pub mod routing {}
     #[doc = include_str!("../docs/operations.md")]
     pub mod operations {}
+    #[doc = include_str!("../docs/monitoring.md")]
+    pub mod monitoring {}
     #[doc = include_str!("../docs/benchmarks.md")]
     pub mod benchmarks {}
 }

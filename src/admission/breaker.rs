@@ -38,7 +38,7 @@ use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 
-use self::report::{BreakerCause, BreakerEvent, BreakerOpen, BreakerStatus};
+use self::report::{BreakerCause, BreakerChanges, BreakerEvent, BreakerOpen, BreakerStatus};
 use self::rules::{BreakerRules, RuleError, Verdict};
 use self::window::{Call, Tally, Window};
 use self::word::{BreakerState, Word};
@@ -112,6 +112,8 @@ pub struct Breaker {
     /// Calls that ended too late for their permit, and that nobody has taken in yet.
     late: AtomicU64,
     refused: AtomicU64,
+    /// Changes of state, by cause.
+    changes: [AtomicU64; 6],
     cold: Mutex<Cold>,
     sink: Option<Sink>,
 }
@@ -133,6 +135,7 @@ impl Breaker {
             pending: AtomicBool::new(false),
             late: AtomicU64::new(0),
             refused: AtomicU64::new(0),
+            changes: std::array::from_fn(|_| AtomicU64::new(0)),
             cold: Mutex::new(Cold {
                 window: Window::new(rules.window),
                 openings: 0,
@@ -381,6 +384,7 @@ impl Breaker {
             total_slow: judged.slow,
             total_unjudged: cold.unjudged,
             total_refused: self.refused.load(Ordering::Relaxed),
+            changes: BreakerChanges(self.changes.each_ref().map(|count| count.load(Ordering::Relaxed))),
         };
         drop(cold);
         self.tell(event);
@@ -500,7 +504,9 @@ impl Breaker {
 
     /// Without the lock.
     fn tell(&self, event: Option<BreakerEvent>) {
-        if let (Some(sink), Some(event)) = (&self.sink, event)
+        let Some(event) = event else { return };
+        self.changes[event.cause.index()].fetch_add(1, Ordering::Relaxed);
+        if let Some(sink) = &self.sink
             && let Err(panic) = catch_unwind(AssertUnwindSafe(|| sink(&event)))
         {
             dispose(panic);

@@ -123,6 +123,7 @@ impl WeakPool {
         self.0.upgrade().map(|inner| Pool { inner })
     }
 
+    /// Whether nobody has it any more.
     pub(crate) fn is_gone(&self) -> bool {
         self.0.strong_count() == 0
     }

@@ -161,9 +161,15 @@ impl Observer {
         (!wait.timed_out()).then(|| self.latest())
     }
 
-    /// Whether the pool is not there any more.
+    /// Whether the pool is gone: nobody has it any more. Its leases may still be out.
     pub fn is_gone(&self) -> bool {
         self.inner.pool.is_gone()
+    }
+
+    /// Whether that is a reference to the same.
+    #[cfg(feature = "prometheus")]
+    pub(crate) fn is(&self, other: &Observer) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
     }
 
     /// The pool, while it is there.

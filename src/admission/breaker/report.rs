@@ -108,4 +108,44 @@ pub struct BreakerStatus {
     pub total_unjudged: u64,
     /// Calls that were refused.
     pub total_refused: u64,
+    /// What has changed its state so far.
+    pub changes: BreakerChanges,
+}
+
+/// How often each [`BreakerCause`] has changed a [`Breaker`](crate::Breaker)'s state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct BreakerChanges(pub(super) [u64; CAUSES.len()]);
+
+/// The causes' names, in the order of [`BreakerCause::index`].
+const CAUSES: [&str; 6] = ["failure_rate", "slow_rate", "due", "recovered", "no_verdict", "told"];
+
+impl BreakerCause {
+    /// Its place in [`BreakerChanges`].
+    pub(super) fn index(self) -> usize {
+        match self {
+            BreakerCause::FailureRate(_) => 0,
+            BreakerCause::SlowRate(_) => 1,
+            BreakerCause::Due => 2,
+            BreakerCause::Recovered => 3,
+            BreakerCause::NoVerdict => 4,
+            BreakerCause::Told => 5,
+        }
+    }
+
+    /// Its name in metrics: `failure_rate`, `slow_rate`, `due`, `recovered`, `no_verdict`, `told`.
+    pub fn name(self) -> &'static str {
+        CAUSES[self.index()]
+    }
+}
+
+impl BreakerChanges {
+    /// Each cause's [name](BreakerCause::name), and how often it was one.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        CAUSES.into_iter().zip(self.0)
+    }
+
+    /// How often that cause was one; what it says of the rate does not matter.
+    pub fn of(&self, cause: BreakerCause) -> u64 {
+        self.0[cause.index()]
+    }
 }

@@ -265,6 +265,13 @@ fn each_change_is_told_once_with_its_cause() {
         (4, BreakerState::ForcedOpen, BreakerCause::Told),
     ];
     assert_eq!(told, expected);
+    let changes = breaker.status_at(LONG).changes;
+    let counted: Vec<_> = changes.iter().collect();
+    assert_eq!(
+        counted,
+        [("failure_rate", 1), ("slow_rate", 0), ("due", 1), ("recovered", 1), ("no_verdict", 0), ("told", 1)]
+    );
+    assert_eq!(changes.of(BreakerCause::FailureRate(0.5)), 1, "whatever the rate was");
     assert!(events[0].to_string().starts_with("the circuit breaker is open after it was closed, for "));
     assert!(events[0].to_string().ends_with(": 100.0 % of the calls failed"));
 }

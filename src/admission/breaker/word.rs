@@ -22,7 +22,8 @@ pub enum BreakerState {
 }
 
 impl BreakerState {
-    const ALL: [BreakerState; 5] = [
+    /// All of them.
+    pub const ALL: [BreakerState; 5] = [
         BreakerState::Closed,
         BreakerState::Disabled,
         BreakerState::Open,
