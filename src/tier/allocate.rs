@@ -179,6 +179,7 @@ fn plunder(core: &Core, magazine: &Magazine) -> bool {
     for victim in core.magazines() {
         victim.peek(core, |hint| magazine.found(hint));
         if magazine.len() > 0 {
+            magazine.note_steal();
             return true;
         }
     }

@@ -429,6 +429,8 @@ impl<T: Send + 'static> Unopened<T> {
         }
         core.count.store(0, Ordering::Relaxed);
         core.quarantined.store(0, Ordering::Relaxed);
+        core.quarantines.store(0, Ordering::Relaxed);
+        core.high_water.clear();
         core.rebuilding.succeeded();
         core.absent.store(capacity - min, Ordering::Relaxed);
         core.built.store(min, Ordering::Relaxed);

@@ -164,6 +164,10 @@ pub(crate) struct Core {
     /// How many `Tier`s exist.
     pub(crate) tiers: AtomicUsize,
     pub(crate) quarantined: AtomicUsize,
+    /// How often a slot became so.
+    pub(crate) quarantines: AtomicU64,
+    /// The most slots seen in use.
+    pub(crate) high_water: HighWater,
     /// When to try again to rebuild them.
     pub(crate) rebuilding: Backoff,
     /// Slots that are `Absent` in an open tier.
@@ -211,6 +215,22 @@ impl Drop for Entered {
     }
 }
 
+/// The most of something that was seen so far. Relaxed throughout: a number for people.
+pub(crate) struct HighWater(AtomicUsize);
+
+impl HighWater {
+    /// So many are seen now: the most so far. A load, unless it is more than ever.
+    pub(crate) fn raise(&self, seen: usize) -> usize {
+        let most = self.0.load(Ordering::Relaxed);
+        if seen > most { self.0.fetch_max(seen, Ordering::Relaxed).max(seen) } else { most }
+    }
+
+    /// A new tier moves in.
+    pub(crate) fn clear(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+}
+
 /// Counts of what no magazine has counted.
 pub(crate) struct Unserved {
     pub(crate) allocations: AtomicU64,
@@ -250,6 +270,8 @@ impl Core {
             live: CachePadded::new(AtomicU64::new(0)),
             tiers: AtomicUsize::new(0),
             quarantined: AtomicUsize::new(0),
+            quarantines: AtomicU64::new(0),
+            high_water: HighWater(AtomicUsize::new(0)),
             rebuilding: Backoff::new(),
             absent: AtomicUsize::new(0),
             built: AtomicUsize::new(0),
