@@ -3,7 +3,7 @@
 //! Read in this order: [`request`] (what is wanted), [`route`] (which tier it goes to), [`prepared`] (how it is served, in all forms) and
 //! [`future`] and [`waits`]; [`rules`] and [`guard`] (who may have it), [`builder`], [`tiers`] and [`rows`] (what a pool is made of); on top of them [`group`], [`reservation`] and
 //! [`session`]; then who watches:
-//! [`monitor`], [`metrics`], [`optimize`], [`levels`]; and [`resource_pool`], the same once more for code that knows no types. `config` reads a pool
+//! [`monitor`] (with [`uses`]), [`metrics`], [`optimize`], [`levels`]; and [`resource_pool`], the same once more for code that knows no types. `config` reads a pool
 //! from TOML.
 //!
 //! Nothing here is in the way of an allocation but what [`prepared`] shows, and nothing writes to memory that threads share, until a tier
@@ -29,6 +29,7 @@ pub(crate) mod rows;
 mod rules;
 pub(crate) mod session;
 pub(crate) mod tiers;
+pub(crate) mod uses;
 pub(crate) mod waits;
 
 use std::fmt;
@@ -491,7 +492,8 @@ impl Pool {
             Who::Named(name) => self.tenant(name),
         };
         let tag = wants.tag.map_or(Tag::NONE, Tag::of);
-        let label = Label { tag, account: tenant?.number(), class: wants.priority.class() };
+        let tenant = tenant?.number();
+        let label = Label { tag, account: tenant, tenant, class: wants.priority.class() };
         Some(Plan { route, label, patience: wants.patience, by_thread: true })
     }
 

@@ -1,6 +1,6 @@
-//! What an allocation says of itself beside its line: what it is for, on whose account, and how urgent it is.
+//! What an allocation says of itself beside its line: what it is for, on whose behalf and account, and how urgent it is.
 //!
-//! The first two stand in the slot's header as long as it is held: the tag in the sixteen bits above the site's address, the
+//! Tag and account stand in the slot's header as long as it is held: the tag in the sixteen bits above the site's address, the
 //! account beside the thread's number. So they cost no store of their own.
 
 use std::collections::HashMap;
@@ -13,6 +13,8 @@ pub(crate) struct Label {
     pub(crate) tag: Tag,
     /// Whose credits pay for the slot; 0: nobody's.
     pub(crate) account: u16,
+    /// On whose behalf it is, paid for or not yet; 0: nobody's.
+    pub(crate) tenant: u16,
     /// How urgent it is: [`CLASSES`] of them, the first comes last.
     pub(crate) class: u8,
 }
@@ -25,8 +27,34 @@ pub(crate) const CLASSES: usize = 4;
 
 impl Label {
     /// Of an allocation that says nothing.
-    pub(crate) const NONE: Label = Label { tag: Tag::NONE, account: 0, class: 1 };
+    pub(crate) const NONE: Label = Label { tag: Tag::NONE, account: 0, tenant: 0, class: 1 };
+
+    /// Bits of what tells uses apart: tag, tenant and class.
+    pub(crate) const BITS: u32 = CLASS_AT + CLASSES.ilog2();
+
+    /// These, in one number.
+    #[inline(always)]
+    pub(crate) fn bits(self) -> u32 {
+        debug_assert!(usize::from(self.tenant) < MAX_ACCOUNTS && usize::from(self.class) < CLASSES);
+        u32::from(self.tag.0) | u32::from(self.tenant) << TENANT_AT | u32::from(self.class) << CLASS_AT
+    }
+
+    /// The label of such a number; on nobody's account.
+    pub(crate) fn from_bits(bits: u32) -> Label {
+        let tenant = (bits >> TENANT_AT) as u16 % MAX_ACCOUNTS as u16;
+        Label { tag: Tag(bits as u16), account: 0, tenant, class: (bits >> CLASS_AT) as u8 % CLASSES as u8 }
+    }
+
+    /// Whether it is as that of an allocation that says nothing.
+    #[inline(always)]
+    pub(crate) fn says_nothing(self) -> bool {
+        self.bits() == Label::NONE.bits()
+    }
 }
+
+/// Where the parts of a label begin in [`Label::bits`]; the tag is at 0.
+const TENANT_AT: u32 = u16::BITS;
+const CLASS_AT: u32 = TENANT_AT + MAX_ACCOUNTS.ilog2();
 
 /// The number of a text that tells what a slot is for. The texts live as long as the process, 65,535 of them at most; what comes
 /// after that many has no tag.

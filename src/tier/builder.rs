@@ -442,6 +442,7 @@ impl<T: Send + 'static> Unopened<T> {
         // Pins of the tier that lived here before can only have been forgotten.
         core.magazines().iter().for_each(Magazine::forget);
         core.unlisted_pins.store(0, Ordering::Relaxed);
+        core.shelf.clear();
         core.limbo.clear();
         core.pass.clear();
         core.reclaimed.clear();

@@ -25,6 +25,7 @@ use super::queue::{Rules, Waiting};
 use super::reclaim::{Ledger, Reclaimed};
 use super::report::Totals;
 use super::reserve::Reserve;
+use super::uses::Shelf;
 use super::values::{NoValue, Panic, rethrow};
 use super::wait;
 use crate::slot::header::{Header, Site};
@@ -152,6 +153,8 @@ pub(crate) struct Core {
     pub(crate) retired: Chain,
     /// Those that a pass has taken on.
     pub(crate) limbo: Chain,
+    /// What slots were allocated for.
+    pub(crate) shelf: &'static Shelf,
     /// Slots for urgent allocations.
     pub(crate) reserve: Reserve,
     /// Who waits for a slot.
@@ -264,6 +267,7 @@ impl Core {
             dirty: Chain::new(),
             retired: Chain::new(),
             limbo: Chain::new(),
+            shelf: zeroed_slice(1)?.first()?,
             reserve: Reserve::new(),
             waiting: CachePadded::new(Waiting::new()),
             count: CachePadded::new(AtomicI64::new(0)),

@@ -15,6 +15,7 @@ use super::credit::Purse;
 use super::depot::BATCH;
 use super::pin::Pins;
 use super::report::Totals;
+use super::uses::Uses;
 use crate::slot::word::{State, Word};
 use crate::sync::arena::Zeroed;
 use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
@@ -70,6 +71,8 @@ pub(crate) struct Magazine {
     /// The owner's pins.
     pub(crate) pins: Pins,
     entries: [Entry; MAGAZINE],
+    /// What its allocations were for.
+    pub(super) uses: Uses,
     /// What is counted away from the hot path.
     exchanges: Exchanges,
 }
@@ -97,6 +100,7 @@ unsafe impl Zeroed for Magazine {
             purse: AtomicPtr::new(std::ptr::null_mut()),
             pins: Pins::none(),
             entries: std::array::from_fn(|_| Entry { word: AtomicU64::new(0), index: AtomicU64::new(0) }),
+            uses: Uses::none(),
             exchanges: Exchanges { refills: AtomicU64::new(0), steals: AtomicU64::new(0), spills: AtomicU64::new(0) },
         }
     }
@@ -277,8 +281,9 @@ impl Magazine {
         self.owner.store(0, Ordering::Release);
     }
 
-    /// A new tier moves in, of which nobody has a pin or a credit yet.
+    /// A new tier moves in, of which nobody has a pin, a credit or a slot yet.
     pub(crate) fn forget(&self) {
+        self.uses.clear();
         self.purse.store(std::ptr::null_mut(), Ordering::Relaxed);
         if self.pins.forget() {
             self.give_up();
