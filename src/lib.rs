@@ -138,6 +138,7 @@ pub use pool::resource_pool::{
 pub use pool::rows::TierKind;
 pub use pool::session::{Session, SessionLease};
 pub use pool::tiers::{CpuTier, DiskTier, MemoryTier};
+pub use pool::uses::LabelUse;
 pub use pool::waits::Waits;
 pub use resource::backing::{HugePages, MemoryError, MemoryStatus};
 pub use resource::cpu::{Cpu, CpuError};
@@ -190,3 +191,7 @@ pub mod docs {
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 mod readme {}
+
+/// Whether everything is left out that tells who allocated what, to measure what that costs: the feature `bare`, which has no effect
+/// beside `config`, so that a build with all features is a whole one.
+pub(crate) const BARE: bool = cfg!(all(feature = "bare", not(feature = "config")));

@@ -3,7 +3,7 @@
 //! Read in this order: [`request`] (what is wanted), [`route`] (which tier it goes to), [`prepared`] (how it is served, in all forms) and
 //! [`future`] and [`waits`]; [`rules`] and [`guard`] (who may have it), [`builder`], [`tiers`] and [`rows`] (what a pool is made of); on top of them [`group`], [`reservation`] and
 //! [`session`]; then who watches:
-//! [`monitor`], [`metrics`], [`observe`] (over time) with its [`history`], [`optimize`], [`levels`]; and [`resource_pool`], the same once more for code that knows no types. `config` reads a pool
+//! [`monitor`] (with [`uses`]), [`metrics`], [`observe`] (over time) with its [`history`], [`optimize`], [`levels`]; and [`resource_pool`], the same once more for code that knows no types. `config` reads a pool
 //! from TOML.
 //!
 //! Nothing here is in the way of an allocation but what [`prepared`] shows, and nothing writes to memory that threads share, until a tier
@@ -31,6 +31,7 @@ pub(crate) mod rows;
 mod rules;
 pub(crate) mod session;
 pub(crate) mod tiers;
+pub(crate) mod uses;
 pub(crate) mod waits;
 
 use std::fmt;
@@ -504,7 +505,8 @@ impl Pool {
             Who::Named(name) => self.tenant(name),
         };
         let tag = wants.tag.map_or(Tag::NONE, Tag::of);
-        let label = Label { mark: Mark::new(tag, wants.priority), account: tenant?.number() };
+        let tenant = tenant?.number();
+        let label = Label { mark: Mark::new(tag, wants.priority), account: tenant, tenant };
         Some(Plan { route, label, patience: wants.patience, by_thread: true })
     }
 

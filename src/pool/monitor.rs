@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::rows::{Row, TierKind};
+use super::uses::{self, LabelUse};
 use super::waits::{Tally, Waits};
 use crate::admission::breaker::report::BreakerStatus;
 use crate::admission::breaker::word::BreakerState;
@@ -47,6 +48,12 @@ pub struct TierStatus {
     pub memory: Option<MemoryStatus>,
     /// Its slots by state, and its counters.
     pub snapshot: Snapshot,
+    /// What its slots were allocated for, the most frequent first: `snapshot.allocations` by tenant, tag and priority. At a quiet point
+    /// they add up to that with [`other_uses`](Self::other_uses); while allocations go on they may be a little behind.
+    pub uses: Vec<LabelUse>,
+    /// Allocations with a combination of tenant, tag and priority beyond the first 256 that the tier has met, which are all that it
+    /// tells apart.
+    pub other_uses: u64,
     /// The size below which it does not shrink.
     pub min_capacity: usize,
     /// How its circuit breaker stands, if it has one.
@@ -82,6 +89,26 @@ pub struct TenantStatus {
 }
 
 impl TierStatus {
+    fn of(row: &Row) -> Self {
+        let snapshot = row.tier.snapshot();
+        let (uses, other_uses) = uses::of(row.tier.core(), snapshot.allocations);
+        TierStatus {
+            name: row.tier.name(),
+            kind: row.kind,
+            memory: row.region.as_deref().map(Region::status),
+            snapshot,
+            uses,
+            other_uses,
+            min_capacity: row.tier.min_capacity(),
+            breaker: row.guard.as_ref().map(|guard| guard.breaker.status()),
+            factory_breaker: row.factory_breaker.as_ref().map(|breaker| breaker.status()),
+            denied: row.counts.denied.load(Ordering::Relaxed),
+            spilled_here: row.counts.spilled.load(Ordering::Relaxed),
+            waits: row.counts.waits.map(Tally::waits),
+            refused: row.counts.refused.map(|count| count.load(Ordering::Relaxed)),
+        }
+    }
+
     /// Slots that somebody has: leased, detached, shared, or about to be.
     pub fn held(&self) -> usize {
         self.snapshot.held()
@@ -99,20 +126,8 @@ impl TenantStatus {
 impl ResourceStatus {
     /// Without tenants.
     pub(super) fn new(rows: &[Arc<Row>], waits: WaitsFor, absorbed: u64) -> Self {
-        let tiers = rows.iter().map(|row| TierStatus {
-            name: row.tier.name(),
-            kind: row.kind,
-            memory: row.region.as_deref().map(Region::status),
-            snapshot: row.tier.snapshot(),
-            min_capacity: row.tier.min_capacity(),
-            breaker: row.guard.as_ref().map(|guard| guard.breaker.status()),
-            factory_breaker: row.factory_breaker.as_ref().map(|breaker| breaker.status()),
-            denied: row.counts.denied.load(Ordering::Relaxed),
-            spilled_here: row.counts.spilled.load(Ordering::Relaxed),
-            waits: row.counts.waits.map(Tally::waits),
-            refused: row.counts.refused.map(|count| count.load(Ordering::Relaxed)),
-        });
-        ResourceStatus { at: Instant::now(), tiers: tiers.collect(), tenants: Vec::new(), waits, absorbed }
+        let tiers = rows.iter().map(|row| TierStatus::of(row)).collect();
+        ResourceStatus { at: Instant::now(), tiers, tenants: Vec::new(), waits, absorbed }
     }
 
     /// The tier of that name.

@@ -9,15 +9,15 @@ use super::attach;
 use super::core::{Core, flags};
 use super::magazine::{Hint, Magazine};
 use super::values::rethrow;
-use super::{reserve, scarcity, wait};
+use super::{reserve, sampled, scarcity, uses, wait};
 use crate::clock;
 use crate::slot::header::{Site, pack_stamp};
 use crate::slot::label::{Label, Mark};
 use crate::slot::word::{State, Word};
 use crate::sync::Ordering;
 
-/// A busy thread advances the coarse clock once in so many allocations.
-const TICK_EVERY: u64 = 1024;
+/// Of a busy thread's allocations, one in so many is looked at more closely; see [`sampled`].
+pub(crate) const SAMPLE_EVERY: u64 = 1024;
 
 /// A slot that is leased to the caller.
 #[derive(Clone, Copy)]
@@ -44,25 +44,30 @@ impl Caller {
 /// The index of a slot leased to the caller, or `None`: then [`scarcity::why`] makes the error, out of the hot path's way.
 #[inline(always)]
 pub(crate) fn allocate(core: &'static Core, caller: Caller) -> Option<u32> {
+    // What leaves the hot path does not come back to it, so that nothing need be kept for that; and takes the caller in parts: as a
+    // whole it would have to lie in memory, and be written there on the hot path as well, in pieces that the processor cannot
+    // forward to the copy that is read (13 ns).
     if let Some(magazine) = caller.magazine
         && let Some((hint, popped)) = magazine.pop()
     {
-        if popped.is_multiple_of(TICK_EVERY) {
-            tick();
+        if popped.is_multiple_of(SAMPLE_EVERY) {
+            return sampled::allocate(core, hint.word, hint.index, caller.site, caller.label, magazine);
         }
         if let Some(taken) = claim(core, hint, caller.site, caller.label.mark, caller.stamp()) {
-            return Some(taken.index);
+            let counted = magazine.uses.count(caller.label);
+            return if counted { Some(taken.index) } else { served_first(core, magazine, caller.label, taken.index) };
         }
         magazine.note_stale();
     }
-    // The parts one by one: as a whole the caller would have to lie in memory, and be written there on the hot path as well, in
-    // pieces that the processor cannot forward to the copy that is read (13 ns).
     allocate_slow(core, caller.site, caller.label, caller.magazine)
 }
 
+/// Counts an allocation whose label the magazine has not met, or not lately; its slot's index.
 #[cold]
-fn tick() {
-    clock::tick();
+#[inline(never)]
+fn served_first(core: &Core, magazine: &Magazine, label: Label, index: u32) -> Option<u32> {
+    uses::add(core, Some(magazine), label, 1);
+    Some(index)
 }
 
 /// Claims the slot of a hint and writes its header; `None` if somebody was faster.
@@ -164,6 +169,7 @@ fn from_magazine(core: &Core, magazine: &Magazine, caller: &Caller) -> Option<Ta
         while let Some((hint, _)) = magazine.pop() {
             if let Some(taken) = claim(core, hint, caller.site, caller.label.mark, caller.stamp()) {
                 magazine.note_late();
+                uses::add(core, Some(magazine), caller.label, 1);
                 return Some(taken);
             }
             magazine.note_stale();
@@ -179,6 +185,7 @@ fn plunder(core: &Core, magazine: &Magazine) -> bool {
     for victim in core.magazines() {
         victim.peek(core, |hint| magazine.found(hint));
         if magazine.len() > 0 {
+            magazine.note_steal();
             return true;
         }
     }
@@ -232,6 +239,7 @@ fn hinted(core: &Core, caller: &Caller) -> Option<Taken> {
 
 /// Counts an allocation that no hint popped from a magazine served.
 pub(crate) fn served(core: &Core, caller: &Caller) {
+    uses::add(core, caller.magazine, caller.label, 1);
     match caller.magazine {
         Some(magazine) => magazine.note_elsewhere(1, 0),
         None => {

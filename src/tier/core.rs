@@ -25,6 +25,7 @@ use super::queue::{Rules, Waiting};
 use super::reclaim::{Ledger, Reclaimed};
 use super::report::Totals;
 use super::reserve::Reserve;
+use super::uses::Shelf;
 use super::values::{NoValue, Panic, rethrow};
 use super::wait;
 use crate::slot::header::{Header, Site};
@@ -152,6 +153,8 @@ pub(crate) struct Core {
     pub(crate) retired: Chain,
     /// Those that a pass has taken on.
     pub(crate) limbo: Chain,
+    /// What slots were allocated for.
+    pub(crate) shelf: &'static Shelf,
     /// Slots for urgent allocations.
     pub(crate) reserve: Reserve,
     /// Who waits for a slot.
@@ -164,6 +167,10 @@ pub(crate) struct Core {
     /// How many `Tier`s exist.
     pub(crate) tiers: AtomicUsize,
     pub(crate) quarantined: AtomicUsize,
+    /// How often a slot became so.
+    pub(crate) quarantines: AtomicU64,
+    /// The most slots seen in use.
+    pub(crate) high_water: HighWater,
     /// When to try again to rebuild them.
     pub(crate) rebuilding: Backoff,
     /// Slots that are `Absent` in an open tier.
@@ -211,6 +218,22 @@ impl Drop for Entered {
     }
 }
 
+/// The most of something that was seen so far. Relaxed throughout: a number for people.
+pub(crate) struct HighWater(AtomicUsize);
+
+impl HighWater {
+    /// So many are seen now: the most so far. A load, unless it is more than ever.
+    pub(crate) fn raise(&self, seen: usize) -> usize {
+        let most = self.0.load(Ordering::Relaxed);
+        if seen > most { self.0.fetch_max(seen, Ordering::Relaxed).max(seen) } else { most }
+    }
+
+    /// A new tier moves in.
+    pub(crate) fn clear(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+}
+
 /// Counts of what no magazine has counted.
 pub(crate) struct Unserved {
     pub(crate) allocations: AtomicU64,
@@ -244,12 +267,15 @@ impl Core {
             dirty: Chain::new(),
             retired: Chain::new(),
             limbo: Chain::new(),
+            shelf: zeroed_slice(1)?.first()?,
             reserve: Reserve::new(),
             waiting: CachePadded::new(Waiting::new()),
             count: CachePadded::new(AtomicI64::new(0)),
             live: CachePadded::new(AtomicU64::new(0)),
             tiers: AtomicUsize::new(0),
             quarantined: AtomicUsize::new(0),
+            quarantines: AtomicU64::new(0),
+            high_water: HighWater(AtomicUsize::new(0)),
             rebuilding: Backoff::new(),
             absent: AtomicUsize::new(0),
             built: AtomicUsize::new(0),
