@@ -10,7 +10,7 @@ use super::core::{Core, flags};
 use super::magazine::{Hint, Magazine};
 use super::values::rethrow;
 use super::{reserve, sampled, scarcity, uses, wait};
-use crate::clock;
+use crate::clock::{self, Tick};
 use crate::slot::header::{Site, pack_stamp};
 use crate::slot::label::{Label, Tag};
 use crate::slot::word::{State, Word};
@@ -37,6 +37,9 @@ pub(crate) struct Caller {
 impl Caller {
     #[inline(always)]
     pub(crate) fn stamp(&self) -> u64 {
+        if crate::BARE {
+            return pack_stamp(Tick(0), self.label, 0);
+        }
         pack_stamp(clock::now(), self.label, self.magazine.map_or(0, Magazine::owner))
     }
 }
@@ -50,7 +53,7 @@ pub(crate) fn allocate(core: &'static Core, caller: Caller) -> Option<u32> {
     if let Some(magazine) = caller.magazine
         && let Some((hint, popped)) = magazine.pop()
     {
-        if popped.is_multiple_of(SAMPLE_EVERY) {
+        if !crate::BARE && popped.is_multiple_of(SAMPLE_EVERY) {
             return sampled::allocate(core, hint.word, hint.index, caller.site, caller.label, magazine);
         }
         if let Some(taken) = claim(core, hint, caller.site, caller.label.tag, caller.stamp()) {
