@@ -7,6 +7,7 @@
 
 use super::attach;
 use super::core::{Core, flags};
+use super::latency::RECORDS;
 use super::magazine::{Hint, Magazine};
 use super::values::rethrow;
 use super::{reserve, sampled, scarcity, uses, wait};
@@ -108,10 +109,18 @@ pub(crate) fn allocate_slow(
     label: Label,
     magazine: Option<&'static Magazine>,
 ) -> Option<u32> {
-    let caller = Caller { site, label, magazine };
     if core.flags.load(Ordering::Relaxed) & flags::CLOSED != 0 {
         return None;
     }
+    let magazine = if RECORDS { magazine.or_else(|| attach::known(core)) } else { magazine };
+    let caller = Caller { site, label, magazine };
+    let is_timed = |magazine: &Magazine| RECORDS && magazine.note_search().is_multiple_of(sampled::SLOW_EVERY);
+    if magazine.is_some_and(is_timed) { sampled::slow(core, caller) } else { search(core, caller) }
+}
+
+/// The steps.
+#[inline]
+pub(crate) fn search(core: &'static Core, caller: Caller) -> Option<u32> {
     loop {
         let stock = core.reserve.stock();
         if !scarcity::is_known_empty(core)
