@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::reasons::Refusals;
 use super::rows::{Row, TierKind};
 use super::uses::{self, LabelUse};
 use super::waits::{Tally, Waits};
@@ -15,7 +16,8 @@ use crate::admission::tenants::{Limit, Tenant};
 use crate::admission::waits_for::WaitsFor;
 use crate::resource::backing::{HugePages, MemoryStatus};
 use crate::resource::region::Region;
-use crate::sync::Ordering;
+use crate::sync::{AtomicU64, Ordering};
+use crate::tier::latency::{Latency, Recorder};
 use crate::tier::report::Snapshot;
 
 /// How a pool stands: [`Pool::monitor`](crate::Pool::monitor). Its `Display` is a table.
@@ -66,6 +68,14 @@ pub struct TierStatus {
     pub spilled_here: u64,
     /// The waits of requests for its slots, since the pool was built. Waits that were not by way of the pool are not known to it.
     pub waits: ByPriority<Waits>,
+    /// How long allocations took that did not wait, of this tier, by way of the pool or past it: estimated from one in 1,024 of those
+    /// that find a slot at hand, and one in 64 of the others, each counting for as many. Without refusals, bulk allocations, examination of
+    /// values, and the cost of the clock.
+    pub latency: Latency,
+    /// How long requests by way of the pool have waited for its slots, however that ended. Each is measured.
+    pub wait_latency: ByPriority<Latency>,
+    /// Requests that were routed to it and refused in the end, each once, by what its caller was told.
+    pub reasons: Refusals,
     /// Requests that would not wait and that it has refused, those among them that were served elsewhere.
     pub refused: ByPriority<u64>,
 }
@@ -86,6 +96,10 @@ pub struct TenantStatus {
     pub soft: Limit,
     /// The waits of its own requests, for slots of any tier.
     pub waits: Waits,
+    /// Allocations on its behalf, from all tiers; but for those in a tier's [`other_uses`](TierStatus::other_uses), of which that is not known.
+    pub allocations: u64,
+    /// Its own requests that were refused, each once; but for groups that could not even begin.
+    pub refusals: u64,
 }
 
 impl TierStatus {
@@ -105,6 +119,9 @@ impl TierStatus {
             denied: row.counts.denied.load(Ordering::Relaxed),
             spilled_here: row.counts.spilled.load(Ordering::Relaxed),
             waits: row.counts.waits.map(Tally::waits),
+            latency: row.tier.core().latency.latency(),
+            wait_latency: row.counts.wait_latency.map(Recorder::latency),
+            reasons: row.counts.refusals.refusals(),
             refused: row.counts.refused.map(|count| count.load(Ordering::Relaxed)),
         }
     }
@@ -116,10 +133,20 @@ impl TierStatus {
 }
 
 impl TenantStatus {
-    pub(super) fn new(accounts: &Accounts, tenant: Tenant, waits: &Tally) -> Self {
+    pub(super) fn new(
+        accounts: &Accounts,
+        tenant: Tenant,
+        waits: &Tally,
+        refusals: &AtomicU64,
+        tiers: &[TierStatus],
+    ) -> Self {
         let (name, held) = (accounts.name(tenant).to_owned(), accounts.held_of_all(tenant));
         let (hard, soft) = accounts.limits(tenant);
-        TenantStatus { tenant, name, held, hard, soft, waits: waits.waits() }
+        let uses = tiers.iter().flat_map(|tier| &tier.uses);
+        let own = uses.filter(|one| one.tenant.as_deref() == Some(&name));
+        let allocations = own.map(|one| one.allocations).sum();
+        let refusals = refusals.load(Ordering::Relaxed);
+        TenantStatus { tenant, name, held, hard, soft, waits: waits.waits(), allocations, refusals }
     }
 }
 

@@ -7,10 +7,11 @@
 
 use super::attach;
 use super::core::{Core, flags};
+use super::latency::RECORDS;
 use super::magazine::{Hint, Magazine};
 use super::values::rethrow;
 use super::{reserve, sampled, scarcity, uses, wait};
-use crate::clock;
+use crate::clock::{self, Tick};
 use crate::slot::header::{Site, pack_stamp};
 use crate::slot::label::{Label, Mark};
 use crate::slot::word::{State, Word};
@@ -37,6 +38,9 @@ pub(crate) struct Caller {
 impl Caller {
     #[inline(always)]
     pub(crate) fn stamp(&self) -> u64 {
+        if crate::BARE {
+            return pack_stamp(Tick(0), self.label, 0);
+        }
         pack_stamp(clock::now(), self.label, self.magazine.map_or(0, Magazine::owner))
     }
 }
@@ -50,7 +54,7 @@ pub(crate) fn allocate(core: &'static Core, caller: Caller) -> Option<u32> {
     if let Some(magazine) = caller.magazine
         && let Some((hint, popped)) = magazine.pop()
     {
-        if popped.is_multiple_of(SAMPLE_EVERY) {
+        if !crate::BARE && popped.is_multiple_of(SAMPLE_EVERY) {
             return sampled::allocate(core, hint.word, hint.index, caller.site, caller.label, magazine);
         }
         if let Some(taken) = claim(core, hint, caller.site, caller.label.mark, caller.stamp()) {
@@ -105,10 +109,18 @@ pub(crate) fn allocate_slow(
     label: Label,
     magazine: Option<&'static Magazine>,
 ) -> Option<u32> {
-    let caller = Caller { site, label, magazine };
     if core.flags.load(Ordering::Relaxed) & flags::CLOSED != 0 {
         return None;
     }
+    let magazine = if RECORDS { magazine.or_else(|| attach::known(core)) } else { magazine };
+    let caller = Caller { site, label, magazine };
+    let is_timed = |magazine: &Magazine| RECORDS && magazine.note_search().is_multiple_of(sampled::SLOW_EVERY);
+    if magazine.is_some_and(is_timed) { sampled::slow(core, caller) } else { search(core, caller) }
+}
+
+/// The steps.
+#[inline]
+pub(crate) fn search(core: &'static Core, caller: Caller) -> Option<u32> {
     loop {
         let stock = core.reserve.stock();
         if !scarcity::is_known_empty(core)

@@ -443,6 +443,7 @@ impl<T: Send + 'static> Unopened<T> {
         core.magazines().iter().for_each(Magazine::forget);
         core.unlisted_pins.store(0, Ordering::Relaxed);
         core.shelf.clear();
+        core.latency.clear();
         core.limbo.clear();
         core.pass.clear();
         core.reclaimed.clear();

@@ -17,6 +17,7 @@ use super::allocate::Taken;
 use super::backoff::Backoff;
 use super::chain::{Chain, Link};
 use super::depot::Depot;
+use super::latency::Recorder;
 use super::life::Life;
 use super::magazine::{MAX_MAGAZINES, Magazine};
 use super::pass::Pass;
@@ -195,6 +196,8 @@ pub(crate) struct Core {
     pub(crate) pass: Pass,
     /// What passes have done for the tier.
     pub(crate) reclaimed: Ledger,
+    /// How long allocations took that did not wait.
+    pub(crate) latency: Recorder,
     /// Allocations served and slots given back without a magazine.
     pub(crate) unserved: Unserved,
     /// The line that held the most slots when the tier last ran out, and how many.
@@ -288,6 +291,7 @@ impl Core {
             blocker: Blocker::new(),
             pass: Pass::new(),
             reclaimed: Ledger::new(),
+            latency: Recorder::default(),
             unserved: Unserved {
                 allocations: AtomicU64::new(0),
                 releases: AtomicU64::new(0),
@@ -380,6 +384,7 @@ impl Core {
     /// there are magazines use the tier at once; such a thread goes without.
     #[cold]
     pub(crate) fn claim_magazine(&'static self, owner: u32) -> Option<&'static Magazine> {
+        self.latency.prepare();
         if let Some(left) = self.magazines().iter().find(|magazine| magazine.adopt(owner)) {
             return Some(left);
         }

@@ -77,8 +77,9 @@ pub(crate) struct Magazine {
     exchanges: Exchanges,
 }
 
-/// What a magazine has exchanged with others, in times.
+/// What a magazine has exchanged with others, in times; and how often it had no good hint at hand.
 struct Exchanges {
+    searches: AtomicU64,
     refills: AtomicU64,
     steals: AtomicU64,
     spills: AtomicU64,
@@ -101,7 +102,12 @@ unsafe impl Zeroed for Magazine {
             pins: Pins::none(),
             entries: std::array::from_fn(|_| Entry { word: AtomicU64::new(0), index: AtomicU64::new(0) }),
             uses: Uses::none(),
-            exchanges: Exchanges { refills: AtomicU64::new(0), steals: AtomicU64::new(0), spills: AtomicU64::new(0) },
+            exchanges: Exchanges {
+                searches: AtomicU64::new(0),
+                refills: AtomicU64::new(0),
+                steals: AtomicU64::new(0),
+                spills: AtomicU64::new(0),
+            },
         }
     }
 }
@@ -319,6 +325,13 @@ impl Magazine {
         bump(&self.moved, releases as u64);
     }
 
+    /// An allocation looks further than the hint at hand; how many did before.
+    pub(crate) fn note_search(&self) -> u64 {
+        let before = self.exchanges.searches.load(Ordering::Relaxed);
+        self.exchanges.searches.store(before + 1, Ordering::Relaxed);
+        before
+    }
+
     /// The empty magazine was filled with hints from another's.
     pub(crate) fn note_steal(&self) {
         bump(&self.exchanges.steals, 1);
@@ -383,7 +396,7 @@ impl Magazine {
         let (top, moved) = (self.top(Ordering::Relaxed), self.moved.load(Ordering::Relaxed));
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let hits = (top / POP).wrapping_sub(count(&self.stale));
-        let Exchanges { refills, steals, spills } = &self.exchanges;
+        let Exchanges { refills, steals, spills, .. } = &self.exchanges;
         Totals {
             hits,
             allocations: hits.wrapping_add(count(&self.missed)),

@@ -6,7 +6,7 @@
 //!    wait), [`allocate`] and [`release`] (the hot paths), [`scarcity`] (when to refuse), [`lease`] and [`handles`] (who holds a slot),
 //!    [`values`] and [`rebuild`] (user code and its panics), [`close`] (the end); [`attach`] and [`registry`], which find a thread's
 //!    magazine and a handle's control block; on top of them [`bulk`], [`local`], [`report`], [`census`] and [`builder`]; what is counted
-//!    beside it, in [`uses`] and [`sampled`].
+//!    beside it, in [`uses`], [`sampled`] and [`latency`].
 //! 2. *Sharing*: [`shared`] (counted), [`pin`] (who reads), [`epoch`] (when what was retired may be used again), [`chain`] (what was).
 //! 3. *Waiting*: [`queue`] (who waits), [`order`] (who is next), [`wait`] (how slots come to them), [`seat`] (a waiter's hold on its
 //!    place), [`future`] (those who wait); [`reserve`] (slots for urgent allocations).
@@ -37,6 +37,7 @@ pub(crate) mod future;
 pub(crate) mod grow;
 pub(crate) mod handles;
 pub(crate) mod help;
+pub(crate) mod latency;
 pub(crate) mod leaks;
 pub(crate) mod lease;
 pub(crate) mod life;
