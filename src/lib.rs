@@ -157,6 +157,8 @@ pub use tier::pin::Pin;
 pub use tier::reclaim::{Reclaimed, Reclaimer};
 pub use tier::report::{Holder, Snapshot};
 pub use tier::shared::SharedLease;
+pub use tier::suspect::Suspect;
+pub use tier::verdict::Verdict;
 
 /// The documents of the repository, compiled with the code.
 pub mod docs {
