@@ -178,7 +178,10 @@ fn look_further(core: &'static Core, mut caller: Caller) -> Option<u32> {
 /// Own hints, then the depot's, then those of others.
 fn from_magazine(core: &Core, magazine: &Magazine, caller: &Caller) -> Option<Taken> {
     loop {
-        while let Some((hint, _)) = magazine.pop() {
+        while let Some((hint, popped)) = magazine.pop() {
+            if popped.is_multiple_of(SAMPLE_EVERY) {
+                sampled::note(core, magazine, caller.site);
+            }
             if let Some(taken) = claim(core, hint, caller.site, caller.label.mark, caller.stamp()) {
                 magazine.note_late();
                 uses::add(core, Some(magazine), caller.label, 1);
