@@ -112,6 +112,14 @@ fn summary(pool: &Pool, seconds: Option<u64>) -> String {
     // Writing to a String cannot fail.
     let _ = writeln!(out, "\n{}", pool.monitor());
     let _ = writeln!(out, "\nWho holds how much, by line:\n{}", pool.holders_by_site());
+    let leaks = pool.leaks();
+    let _ = writeln!(out, "\nHeld for too long:");
+    for leak in &leaks {
+        let _ = writeln!(out, "{leak}");
+    }
+    if leaks.is_empty() {
+        let _ = writeln!(out, "nothing");
+    }
     if seconds.is_none() {
         let _ = writeln!(out, "\nInterrupted.");
     }

@@ -143,7 +143,8 @@ fn run_feed(scene: &Scene, packets: &SyncSender<Lease<Memory>>, noted: &OnceLock
 /// A buffer for a packet; its holder is the line that calls this, which is noted.
 #[track_caller]
 fn receive(pool: &Pool, noted: &OnceLock<&'static Location<'static>>) -> Result<Lease<Memory>, RequestError> {
-    noted.get_or_init(Location::caller);
+    let line = Location::caller();
+    noted.get_or_init(|| line);
     let request = Request::memory(PACKET).tenant("md").tag("rx").priority(Priority::High);
     pool.allocate_timeout(request, Duration::from_millis(4))
 }
