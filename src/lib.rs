@@ -161,6 +161,8 @@ pub use tier::pin::Pin;
 pub use tier::reclaim::{Reclaimed, Reclaimer};
 pub use tier::report::{Holder, Snapshot};
 pub use tier::shared::SharedLease;
+pub use tier::suspect::Suspect;
+pub use tier::verdict::Verdict;
 #[cfg(feature = "prometheus")]
 pub use view::exposition::{Exporter, TextFormat};
 #[cfg(feature = "serve")]

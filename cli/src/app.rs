@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::clock::Clock;
+use crate::demo;
 use crate::doctor::{self, Machine};
 use crate::replay::{self, Options, ReplayError};
 use crate::scarcity::{self, Load};
@@ -35,7 +36,19 @@ enum Command {
     Scarcity(Scarcity),
     /// Tell what this machine and this container offer to a pool, what is wrong for latency, and what to do.
     Doctor(Doctor),
+    /// Run a small trading system on a pool, with a planted leak, to look at: a page, metrics and a log.
+    #[command(after_help = WATCHING)]
+    Demo(Demo),
 }
+
+const WATCHING: &str = "\
+The page and the metrics are served on this machine only. What the system does:
+
+  md         receives market data in bursts, and forgets a packet every four seconds (unless --no-leak)
+  orders     sends orders over two connections to a venue that is slow for 4 s of every 20 s
+  analytics  wants more samples than its quota allows
+
+Prometheus, for example: scrape_configs: [{ job_name: demo, static_configs: [{ targets: ['127.0.0.1:9600'] }] }]";
 
 const RECORDING: &str = "\
 To record a program of yours, run it under valgrind and replay the log:
@@ -151,6 +164,33 @@ impl Doctor {
     }
 }
 
+#[derive(Debug, Args)]
+struct Demo {
+    /// Where the page is served, on 127.0.0.1; 0 for any port that is free.
+    #[arg(long, value_name = "N", default_value = "9600")]
+    port: u16,
+
+    /// How long to run [default: until Ctrl-C].
+    #[arg(long, value_name = "N")]
+    seconds: Option<u64>,
+
+    /// Without the leak.
+    #[arg(long)]
+    no_leak: bool,
+}
+
+impl Demo {
+    fn run(self) -> Result<(), AppError> {
+        let options = demo::Options { port: self.port, seconds: self.seconds, leaks: !self.no_leak };
+        demo::run(options, |text| match writeln!(io::stdout().lock(), "{text}") {
+            // Whoever reads may have read enough; there is the page.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            other => other,
+        })
+        .map_err(AppError::Demo)
+    }
+}
+
 /// Writes to the standard output; whoever reads may have read enough.
 fn print(text: &str) -> Result<(), AppError> {
     match io::stdout().lock().write_all(text.as_bytes()) {
@@ -209,6 +249,9 @@ pub enum AppError {
     /// The machine could not be looked at.
     #[error("{0}")]
     Machine(String),
+    /// The demo could not run.
+    #[error("{0}")]
+    Demo(String),
     /// The output could not be written.
     #[error("the report could not be written: {0}")]
     Output(#[from] io::Error),
@@ -222,7 +265,8 @@ impl AppError {
             | AppError::NoTraces { .. }
             | AppError::NoSamples
             | AppError::Load { .. }
-            | AppError::Machine(_) => 2,
+            | AppError::Machine(_)
+            | AppError::Demo(_) => 2,
             AppError::Replay { source: ReplayError::Tiers(crate::tiers::TiersError::TooMuchMemory { .. }), .. } => 2,
             AppError::Replay { .. } | AppError::Output(_) => 1,
         }
@@ -239,6 +283,7 @@ impl App {
             Some(Command::Replay(replay)) => replay.run(),
             Some(Command::Scarcity(scarcity)) => scarcity.run(),
             Some(Command::Doctor(doctor)) => doctor.run(),
+            Some(Command::Demo(demo)) => demo.run(),
             None => Replay::of_samples().run(),
         }
     }

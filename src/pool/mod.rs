@@ -67,8 +67,10 @@ use crate::sync::fence::Fence;
 use crate::sync::{AtomicU64, Ordering};
 use crate::tier::census::HoldersBySite;
 use crate::tier::future::Patience;
+use crate::tier::leaks;
 use crate::tier::lease::Lease;
 use crate::tier::report::Holder;
+use crate::tier::suspect::Suspect;
 use crate::tier::values::rethrow;
 
 /// Tiers of several sizes and kinds behind one door: requests are routed to the smallest tier that fits, or to the one they name.
@@ -412,6 +414,12 @@ impl Pool {
     /// Who holds how much, in all tiers; see [`Tier::holders_by_site`](crate::Tier::holders_by_site).
     pub fn holders_by_site(&self) -> HoldersBySite {
         HoldersBySite::of_all(self.inner.rows.iter().map(|row| row.tier.core()))
+    }
+
+    /// The lines of which slots are held for too long, in all tiers, each with a verdict on whether that is a leak; see
+    /// [`Tier::leaks`](crate::Tier::leaks).
+    pub fn leaks(&self) -> Vec<Suspect> {
+        self.inner.rows.iter().flat_map(|row| leaks::suspects(row.tier.core())).collect()
     }
 
     /// What went on since the last call of this, or since the pool was built. For several who ask independently, each at his own pace,

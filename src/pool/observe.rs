@@ -15,6 +15,7 @@ use super::monitor::ResourceStatus;
 use super::{Pool, WeakPool};
 use crate::tier::census::{HoldersBySite, HoldersGrowth};
 use crate::tier::chores::{self, Chore};
+use crate::tier::suspect::Suspect;
 
 /// Looks at a pool once a second: [`Pool::observe`].
 ///
@@ -58,6 +59,8 @@ pub struct Observation {
     pub holders: HoldersBySite,
     /// Which lines hold more than a minute ago, to some seconds; or than at the first look, as long as that is not so long ago.
     pub growth: HoldersGrowth,
+    /// Which lines hold slots for too long, and whether that is a leak: [`Pool::leaks`].
+    pub leaks: Vec<Suspect>,
 }
 
 /// What a tier did over time.
@@ -242,9 +245,10 @@ impl Past {
         let tiers = trends.collect();
         let holders = pool.holders_by_site();
         let growth = self.grown(&holders);
+        let leaks = pool.leaks();
         let took = started.elapsed();
         self.rest_until = Instant::now() + took * REST;
-        Observation { pool: name, at: SystemTime::now(), number, took, status, tiers, holders, growth }
+        Observation { pool: name, at: SystemTime::now(), number, took, status, tiers, holders, growth, leaks }
     }
 
     /// What has grown in the last minute.

@@ -250,15 +250,6 @@ impl Header {
         sharers(self.note.load(Ordering::Acquire))
     }
 
-    /// The tick at which whoever holds the slot allocated it; `None` if nobody does. Unguarded: for a scan of many, which
-    /// looks again, by `read`, at what it finds.
-    #[inline]
-    pub(crate) fn held_since(&self) -> Option<Tick> {
-        // Acquire: pairs with the Release in `give`; the stamp is that of this hold or a later one.
-        let held = self.word().state().is_held();
-        held.then(|| unpack_stamp(self.stamp.load(Ordering::Relaxed)).0)
-    }
-
     /// The line that allocated, unguarded: for tallies whose caller compares words before and after.
     #[inline(always)]
     pub(crate) fn site_hint(&self) -> Option<Site> {

@@ -4,4 +4,5 @@ pub(crate) mod handle;
 pub(crate) mod header;
 pub(crate) mod label;
 pub(crate) mod priority;
+pub(crate) mod site;
 pub(crate) mod word;

@@ -9,7 +9,7 @@ use super::attach;
 use super::core::{Core, flags};
 use super::magazine::{Hint, Magazine};
 use super::values::rethrow;
-use super::{reserve, scarcity, wait};
+use super::{reserve, scarcity, sites, wait};
 use crate::clock;
 use crate::slot::header::{Site, pack_stamp};
 use crate::slot::label::{Label, Mark};
@@ -17,7 +17,7 @@ use crate::slot::word::{State, Word};
 use crate::sync::Ordering;
 
 /// A busy thread advances the coarse clock once in so many allocations.
-const TICK_EVERY: u64 = 1024;
+const TICK_EVERY: u64 = sites::SAMPLE;
 
 /// A slot that is leased to the caller.
 #[derive(Clone, Copy)]
@@ -48,7 +48,7 @@ pub(crate) fn allocate(core: &'static Core, caller: Caller) -> Option<u32> {
         && let Some((hint, popped)) = magazine.pop()
     {
         if popped.is_multiple_of(TICK_EVERY) {
-            tick();
+            tick(core, caller.site, popped);
         }
         if let Some(taken) = claim(core, hint, caller.site, caller.label.mark, caller.stamp()) {
             return Some(taken.index);
@@ -61,8 +61,10 @@ pub(crate) fn allocate(core: &'static Core, caller: Caller) -> Option<u32> {
 }
 
 #[cold]
-fn tick() {
+fn tick(core: &Core, site: Site, popped: u64) {
     clock::tick();
+    // The first allocation of a magazine stands for none before it.
+    sites::note(core, site, popped.min(TICK_EVERY));
 }
 
 /// Claims the slot of a hint and writes its header; `None` if somebody was faster.
@@ -161,7 +163,10 @@ fn look_further(core: &'static Core, mut caller: Caller) -> Option<u32> {
 /// Own hints, then the depot's, then those of others.
 fn from_magazine(core: &Core, magazine: &Magazine, caller: &Caller) -> Option<Taken> {
     loop {
-        while let Some((hint, _)) = magazine.pop() {
+        while let Some((hint, popped)) = magazine.pop() {
+            if popped.is_multiple_of(TICK_EVERY) {
+                tick(core, caller.site, popped);
+            }
             if let Some(taken) = claim(core, hint, caller.site, caller.label.mark, caller.stamp()) {
                 magazine.note_late();
                 return Some(taken);

@@ -9,6 +9,8 @@ use std::ptr;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
+
 use super::Tier;
 use super::backoff::Pauses;
 use super::core::{Core, Incarnation, flags};
@@ -21,6 +23,7 @@ use super::reclaim::{self, Reclaimer};
 use super::registry::{self, MAX_CORES, NoCore};
 use super::report::Totals;
 use super::segments::Segments;
+use super::sites::Turnover;
 use super::values::{self, Ages, Check, Factory, Payload, Reset, Values, rethrow};
 use super::{background, clean, epoch, pass, release};
 use crate::clock;
@@ -163,17 +166,23 @@ impl<T: Send + 'static> TierBuilder<T> {
         self
     }
 
-    /// Reports each slot that has been held for so long, once, with its holder: to [`on_report`](Self::on_report), and in
-    /// [`Snapshot::reclaimed`](crate::Snapshot::reclaimed). Default: nothing is reported.
+    /// Reports what has been held for so long, by the line that allocated it: to [`on_report`](Self::on_report), in [`Tier::leaks`],
+    /// and, each slot once, in [`Snapshot::reclaimed`](crate::Snapshot::reclaimed). Default: nothing is reported.
     ///
     /// Whether it is leased, detached or shared makes no difference. Never reports too early; at most an eighth of the time
-    /// late, if passes come that often. Costs nothing on the hot path; a pass of the reclaimer looks at every header.
+    /// late, if passes come that often. Each report has a [`Verdict`](crate::Verdict) on whether that is a leak: by how many others the
+    /// same line has allocated, and when those came back. So a function that allocates for others should be `#[track_caller]`.
+    /// A line is reported when it is first late, when the verdict turns to a leak or away from it, when what is late has doubled,
+    /// and while it leaks, once in that time.
+    ///
+    /// Costs nothing on the hot path but a note of the line at one allocation in 1,024; 8 bytes a slot; and a pass of the
+    /// reclaimer looks at every header.
     pub fn leak_after(mut self, limit: Duration) -> Self {
         self.leak_after = Some(limit);
         self
     }
 
-    /// Which lines may hold slots for as long as they like: `ignore` is asked before a leak is reported.
+    /// Which lines may hold slots for as long as they like: `ignore` is asked of each line that is to be reported, at each look.
     pub fn ignore_leaks(mut self, ignore: impl Fn(&Location<'static>) -> bool + Send + Sync + 'static) -> Self {
         self.ignore_leaks = Some(Box::new(ignore));
         self
@@ -324,6 +333,8 @@ impl<T: Send + 'static> TierBuilder<T> {
             idle: self.idle_timeout.map(|timeout| Idle { timeout, seen: seen() }),
             leak_after: self.leak_after,
             ignore_leaks: self.ignore_leaks,
+            turnover: self.leak_after.map(|_| Turnover::new()),
+            suspects: ArcSwapOption::empty(),
             pin_limit: self.pin_limit,
             on_report: self.on_report,
             pauses: self.pauses,

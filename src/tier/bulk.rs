@@ -15,6 +15,7 @@ use super::lease::Lease;
 use super::magazine::{Hint, Magazine};
 use super::release;
 use super::scarcity;
+use super::sites;
 use super::validate;
 use super::values::{InOut, Payload, rethrow};
 use crate::error::AllocateError;
@@ -123,6 +124,9 @@ pub(crate) unsafe fn allocate_into<T: 'static>(
             }
         }
         caller.magazine = attach::current(core);
+    }
+    if n >= sites::BULK {
+        sites::note(core, site, n as u64);
     }
     // SAFETY: the tier is one of `T`s.
     unsafe { examine(core, leases, before, caller) }

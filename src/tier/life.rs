@@ -4,11 +4,15 @@ use std::panic::Location;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
+
 use super::account::Accountant;
 use super::allocate::Taken;
 use super::backoff::Pauses;
 use super::notice::Report;
 use super::segments::Segments;
+use super::sites::Turnover;
+use super::suspect::Suspect;
 use crate::clock::Tick;
 use crate::slot::word::{State, Word};
 use crate::sync::{AtomicU64, Ordering};
@@ -18,7 +22,7 @@ pub(crate) type Sink = Box<dyn Fn(&Report) + Send + Sync>;
 /// Which lines may hold a slot for as long as they like.
 pub(crate) type Ignore = Box<dyn Fn(&Location<'static>) -> bool + Send + Sync>;
 
-/// See the module's header. Built with the tier, never changed but for the accountant's coming, dropped with its last value.
+/// See the module's header. Built with the tier, never changed but for the accountant's coming and what looks for leaks find, dropped with its last value.
 pub(crate) struct Life {
     /// Counts the tiers of the process in the order in which they were built: the order in which slots of several are waited for.
     pub(crate) serial: u64,
@@ -31,6 +35,10 @@ pub(crate) struct Life {
     pub(crate) idle: Option<Idle>,
     pub(crate) leak_after: Option<Duration>,
     pub(crate) ignore_leaks: Option<Ignore>,
+    /// How often each line allocates, if leaks are watched.
+    pub(crate) turnover: Option<Turnover>,
+    /// The lines of which something is held for too long, as the last look found them.
+    pub(crate) suspects: ArcSwapOption<Vec<Suspect>>,
     pub(crate) pin_limit: Option<Duration>,
     pub(crate) on_report: Option<Sink>,
     pub(crate) pauses: Pauses,

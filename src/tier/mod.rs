@@ -10,7 +10,7 @@
 //! 3. *Waiting*: [`queue`] (who waits), [`order`] (who is next), [`wait`] (how slots come to them), [`seat`] (a waiter's hold on its
 //!    place), [`future`] (those who wait); [`reserve`] (slots for urgent allocations).
 //! 4. *What nobody asks for*: [`reclaim`] (a pass), [`pass`] (its lock), [`background`] (who makes it) and [`chores`] (what else that thread does); what it does, in
-//!    [`clean`], [`expire`], [`turnover`], [`leaks`], and in [`grow`] with [`segments`]; [`help`] (what allocations do of it), [`validate`],
+//!    [`clean`], [`expire`], [`turnover`], [`leaks`] (with [`sites`], [`verdict`] and [`suspect`]), and in [`grow`] with [`segments`]; [`help`] (what allocations do of it), [`validate`],
 //!    [`backoff`], [`notice`] (what is reported) and [`life`] (what the tier was told).
 //!
 //! Nothing in 1 waits for 2 to 4, and a tier that uses none of them pays a few bits in a word that it reads anyway.
@@ -56,9 +56,12 @@ pub(crate) mod scarcity;
 pub(crate) mod seat;
 pub(crate) mod segments;
 pub(crate) mod shared;
+pub(crate) mod sites;
+pub(crate) mod suspect;
 pub(crate) mod turnover;
 pub(crate) mod validate;
 pub(crate) mod values;
+pub(crate) mod verdict;
 pub(crate) mod wait;
 
 use std::fmt;
@@ -76,6 +79,7 @@ use self::local::Local;
 use self::pin::Pin;
 use self::reclaim::Reclaimed;
 use self::report::{Holder, Snapshot};
+use self::suspect::Suspect;
 use self::values::{InOut, Payload};
 use crate::error::{AllocateError, CloseError, GrowError, HandleError};
 use crate::slot::handle::Handle;
@@ -367,6 +371,12 @@ impl<T: Send + 'static> Tier<T> {
     /// ([`HoldersBySite::since`]). Stops nobody: one pass over the headers, of loads only; some milliseconds for a million slots.
     pub fn holders_by_site(&self) -> HoldersBySite {
         HoldersBySite::of_all(std::iter::once(self.core))
+    }
+
+    /// The lines of which slots are held for longer than [`TierBuilder::leak_after`], each with a [`Verdict`](crate::Verdict) on whether that is
+    /// a leak, the surest first: as the last pass found them. Nothing, if the tier was not told to look. A copy of a list, and stops nobody.
+    pub fn leaks(&self) -> Vec<Suspect> {
+        leaks::suspects(self.core)
     }
 
     /// The name given to [`builder`](Self::builder).

@@ -5,20 +5,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use super::core::Core;
-use super::report::Holder;
+use super::suspect::Suspect;
 use super::values::{FactoryError, Panic, dispose};
 
 /// Something that people should know. Its `Display` is one line for a log.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Report {
-    /// A slot has been held for longer than [`leak_after`](crate::TierBuilder::leak_after). Reported once.
-    Leak {
-        /// The tier's name.
-        tier: &'static str,
-        /// Who holds it since when, and from which line.
-        holder: Holder,
-    },
+    /// Slots of one line are held for longer than [`leak_after`](crate::TierBuilder::leak_after): a leak, or not, as the
+    /// [`verdict`](Suspect::verdict) says.
+    HeldLong(Suspect),
     /// A pin has stood for longer than [`pin_limit`](crate::TierBuilder::pin_limit). What was retired since is not used again
     /// before it goes. Reported once.
     StalledPin {
@@ -62,10 +58,28 @@ pub enum Report {
     },
 }
 
+impl Report {
+    /// Whether it tells of a leak, sure or probable.
+    pub fn is_leak(&self) -> bool {
+        matches!(self, Report::HeldLong(suspect) if suspect.verdict.is_leak())
+    }
+
+    /// The name of the tier that it is about.
+    pub fn tier(&self) -> &'static str {
+        match self {
+            Report::HeldLong(Suspect { tier, .. })
+            | Report::StalledPin { tier, .. }
+            | Report::BuildFailed { tier, .. }
+            | Report::GrowthFailed { tier, .. }
+            | Report::Panicked { tier, .. } => tier,
+        }
+    }
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Report::Leak { tier, holder } => write!(f, "tier {tier:?}: held too long: {holder}"),
+            Report::HeldLong(suspect) => write!(f, "{suspect}"),
             Report::StalledPin { tier, age, thread, thread_name } => {
                 write!(f, "tier {tier:?}: a pin has stood for {age:.2?}, and keeps what was retired since: thread ")?;
                 match thread_name {

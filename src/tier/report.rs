@@ -7,11 +7,11 @@ use std::fmt;
 use std::panic::Location;
 use std::time::Duration;
 
-use super::account;
 use super::core::{Core, flags};
 use super::magazine::Magazine;
 use super::reclaim::Reclaimed;
 use super::segments::Segments;
+use super::{account, leaks};
 use crate::clock::{self, Tick};
 use crate::slot::handle::Handle;
 use crate::slot::priority::Priority;
@@ -251,7 +251,7 @@ pub(crate) fn holder(core: &Core, index: u32) -> Option<(Holder, Tick)> {
 }
 
 /// Bytes that the tier uses beside its payload: headers of its slots, magazines in use, nodes of its depot, links of its chains,
-/// what it notes of idle slots.
+/// what it notes of idle slots and of those that are held.
 pub(crate) fn overhead_bytes(core: &Core) -> usize {
     let life = core.life();
     let chained = core.flags.load(Ordering::Relaxed) & flags::DEFERS != 0;
@@ -264,5 +264,6 @@ pub(crate) fn overhead_bytes(core: &Core) -> usize {
         + core.depot.bytes()
         + links
         + idle
+        + leaks::bytes(core)
         + segments
 }

@@ -7,6 +7,8 @@ use crate::admission::breaker::word::BreakerState;
 use crate::host::issue::{ResourceIssue, Severity};
 use crate::pool::monitor::TierStatus;
 use crate::pool::observe::{Observation, TierTrend};
+use crate::tier::suspect::Suspect;
+use crate::tier::verdict::Verdict;
 
 /// Something is wrong.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -36,6 +38,8 @@ pub(super) enum Level {
 pub(super) enum Kind {
     /// The pool is not there any more.
     Gone,
+    /// Slots of a line do not come back.
+    Leak,
     /// A tier hands out nothing more.
     Closed,
     /// A circuit breaker does not let all pass.
@@ -50,7 +54,8 @@ pub(super) enum Kind {
 
 /// What is wrong with a pool.
 pub(super) fn of_pool(seen: &Observation, is_gone: bool) -> Vec<Alert> {
-    let mut alerts = Vec::new();
+    let leaks = seen.leaks.iter().filter(|it| it.verdict.is_leak());
+    let mut alerts: Vec<_> = leaks.map(|it| of_leak(seen, it)).collect();
     let mut add = |severity, kind, tier: Option<&str>, text| {
         let (pool, tier) = (Some(seen.pool.clone()), tier.map(str::to_owned));
         alerts.push(Alert { severity, kind, pool, tier, site: None, text });
@@ -68,6 +73,23 @@ pub(super) fn of_pool(seen: &Observation, is_gone: bool) -> Vec<Alert> {
     alerts
 }
 
+fn of_leak(seen: &Observation, it: &Suspect) -> Alert {
+    let (severity, verdict) = match it.verdict {
+        Verdict::Leak => (Level::Critical, "a leak, almost surely"),
+        _ => (Level::Warning, "probably a leak"),
+    };
+    let slots = if it.late == 1 { "slot" } else { "slots" };
+    let text = format!("{verdict}: {} {slots} held for up to {:.0?}, {}", it.late, it.oldest.age, it.why());
+    Alert {
+        severity,
+        kind: Kind::Leak,
+        pool: Some(seen.pool.clone()),
+        tier: Some(it.tier.to_owned()),
+        site: Some(it.site.to_string()),
+        text,
+    }
+}
+
 fn of_tier(tier: &TierStatus, trend: &TierTrend) -> Vec<(Level, Kind, String)> {
     let mut found = Vec::new();
     let now = &tier.snapshot;
@@ -82,13 +104,9 @@ fn of_tier(tier: &TierStatus, trend: &TierTrend) -> Vec<(Level, Kind, String)> {
         found.extend(breaker.as_ref().and_then(|breaker| of_breaker(of, breaker)));
     }
     if trend.refusals.second > 0.0 && !now.closed {
-        let text = format!(
-            "{:.0} requests a second are refused; {} of {} slots are held, {} wait",
-            trend.refusals.second.max(1.0),
-            tier.held(),
-            now.slots(),
-            now.waiting
-        );
+        let (held, slots, waiting) = (tier.held(), now.slots(), now.waiting);
+        let rate = trend.refusals.second.ceil();
+        let text = format!("refused a second: {rate:.0}; {held} of {slots} slots are held, {waiting} wait");
         found.push((Level::Warning, Kind::Refusing, text));
     }
     if now.quarantined > 0 {

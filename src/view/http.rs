@@ -38,6 +38,8 @@ pub(super) struct Request {
     /// Without what follows a question mark.
     pub(super) path: String,
     pub(super) host: Option<String>,
+    /// What kinds of answers the client takes.
+    pub(super) accept: Option<String>,
 }
 
 pub(super) enum Answer {
@@ -323,8 +325,10 @@ fn understand(head: &httparse::Request<'_, '_>) -> Result<Request, Response> {
     if !target.starts_with('/') {
         return refuse("the request's target does not begin with a slash; this is no proxy");
     }
+    let accept = head.headers.iter().find(|header| header.name.eq_ignore_ascii_case("accept"));
+    let accept = accept.and_then(|header| str::from_utf8(header.value).ok()).map(str::to_owned);
     let path = target.split('?').next().unwrap_or_default().to_owned();
-    Ok(Request { method: head.method.unwrap_or_default().to_owned(), path, host })
+    Ok(Request { method: head.method.unwrap_or_default().to_owned(), path, host, accept })
 }
 
 fn is_over_time(error: &io::Error) -> bool {

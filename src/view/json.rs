@@ -20,6 +20,7 @@ use crate::pool::waits::Waits;
 use crate::tier::census::SiteHolders;
 use crate::tier::reclaim::Reclaimed;
 use crate::tier::report::Snapshot;
+use crate::tier::suspect::Suspect;
 
 /// The version of the names below: one more when a name goes, or means something else.
 const VERSION: u32 = 1;
@@ -65,6 +66,7 @@ struct Pool {
     tenants: Vec<Tenant>,
     holders: Vec<Holders>,
     other_holders_slots: usize,
+    leaks: Vec<Leak>,
     session_waits: Vec<SessionWait>,
 }
 
@@ -209,6 +211,24 @@ struct Holders {
     threads: Vec<String>,
 }
 
+/// A line of which slots are held for too long.
+#[derive(Serialize)]
+struct Leak {
+    tier: &'static str,
+    site: String,
+    verdict: String,
+    is_leak: bool,
+    why: String,
+    late_slots: u64,
+    held_slots: u64,
+    oldest_seconds: f64,
+    tenant: Option<String>,
+    tag: Option<&'static str>,
+    thread: Option<String>,
+    came_back_total: u64,
+    habit_seconds: f64,
+}
+
 /// One session waits for what another holds.
 #[derive(Serialize)]
 struct SessionWait {
@@ -256,6 +276,7 @@ fn pool(seen: &Observation, gone: bool) -> Pool {
         tenants: status.tenants.iter().map(tenant).collect(),
         holders: holders(seen),
         other_holders_slots: seen.holders.sites.iter().skip(MOST_HOLDERS).map(|it| it.count).sum(),
+        leaks: seen.leaks.iter().map(leak).collect(),
         session_waits: session_waits(status),
     }
 }
@@ -406,6 +427,24 @@ fn holders(seen: &Observation) -> Vec<Holders> {
         threads: it.threads.clone(),
     };
     seen.holders.sites.iter().take(MOST_HOLDERS).map(of).collect()
+}
+
+fn leak(it: &Suspect) -> Leak {
+    Leak {
+        tier: it.tier,
+        site: it.site.to_string(),
+        verdict: it.verdict.to_string(),
+        is_leak: it.verdict.is_leak(),
+        why: it.why().to_string(),
+        late_slots: it.late,
+        held_slots: it.held,
+        oldest_seconds: seconds(it.oldest.age),
+        tenant: it.oldest.tenant.clone(),
+        tag: it.oldest.tag,
+        thread: it.oldest.thread_name.clone(),
+        came_back_total: it.came_back,
+        habit_seconds: seconds(it.habit),
+    }
 }
 
 fn session_waits(status: &ResourceStatus) -> Vec<SessionWait> {

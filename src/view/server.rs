@@ -13,6 +13,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "prometheus")]
+use super::exposition::{Exporter, TextFormat};
 use super::http::{Answer, Events, Listener, Request, Response, Service};
 use super::json;
 use crate::host::health::HealthMonitor;
@@ -60,6 +62,8 @@ pub struct ServerBuilder {
     monitor: Option<HealthMonitor>,
     address: String,
     is_for_others: bool,
+    #[cfg(feature = "prometheus")]
+    exporter: Option<Exporter>,
 }
 
 /// Why a server was not built.
@@ -132,6 +136,14 @@ impl ServerBuilder {
         self
     }
 
+    /// What `/metrics` shows. Default: all observers and the monitor of this server, with the exporter's own defaults. Needs the feature
+    /// `prometheus`.
+    #[cfg(feature = "prometheus")]
+    pub fn exporter(mut self, exporter: &Exporter) -> Self {
+        self.exporter = Some(exporter.clone());
+        self
+    }
+
     /// Begins to serve.
     ///
     /// # Errors
@@ -140,7 +152,14 @@ impl ServerBuilder {
         if self.observers.is_empty() {
             return Err(ServeError::NothingToShow);
         }
-        let ServerBuilder { observers, monitor, address, is_for_others } = self;
+        #[cfg(feature = "prometheus")]
+        let exporter = self.exporter.unwrap_or_else(|| {
+            let exporter = Exporter::new();
+            self.observers.iter().for_each(|observer| exporter.add(observer));
+            self.monitor.iter().for_each(|monitor| exporter.watch(monitor));
+            exporter
+        });
+        let ServerBuilder { observers, monitor, address, is_for_others, .. } = self;
         let wrong = |source| ServeError::Address { address: address.clone(), source };
         let addresses: Vec<SocketAddr> = address.to_socket_addrs().map_err(wrong)?.collect();
         if let Some(&elsewhere) = addresses.iter().find(|at| !at.ip().to_canonical().is_loopback() && !is_for_others) {
@@ -150,8 +169,13 @@ impl ServerBuilder {
         let socket = TcpListener::bind(&addresses[..]).map_err(refused)?;
         let is_loopback = socket.local_addr().map_err(refused)?.ip().to_canonical().is_loopback();
         let views = Arc::new(Views { observers, monitor, last: Mutex::new(None), streams: AtomicUsize::new(0) });
-        let listener = Listener::start(socket, Site { views, is_loopback }).map_err(refused)?;
-        Ok(Server { listener })
+        let site = Site {
+            views,
+            is_loopback,
+            #[cfg(feature = "prometheus")]
+            exporter,
+        };
+        Ok(Server { listener: Listener::start(socket, site).map_err(refused)? })
     }
 }
 
@@ -159,7 +183,14 @@ impl Server {
     /// Begins a server.
     pub fn builder() -> ServerBuilder {
         let address = "127.0.0.1:0".to_owned();
-        ServerBuilder { observers: Vec::new(), monitor: None, address, is_for_others: false }
+        ServerBuilder {
+            observers: Vec::new(),
+            monitor: None,
+            address,
+            is_for_others: false,
+            #[cfg(feature = "prometheus")]
+            exporter: None,
+        }
     }
 
     /// Where it listens, with the port that it got.
@@ -173,6 +204,8 @@ struct Site {
     views: Arc<Views>,
     /// Only this machine can connect: names of elsewhere are a trick.
     is_loopback: bool,
+    #[cfg(feature = "prometheus")]
+    exporter: Exporter,
 }
 
 /// What the observers see, made once for however many ask.
@@ -271,7 +304,7 @@ impl Service for Site {
         }
         let response = match (request.method.as_str(), request.path.as_str()) {
             ("GET" | "HEAD", "/events") => return self.events(),
-            ("GET" | "HEAD", path) => self.page(path),
+            ("GET" | "HEAD", path) => self.page(path, request.accept.as_deref().unwrap_or_default()),
             _ => Response::text(405, "only GET and HEAD: nothing can be changed from here").with("Allow", "GET, HEAD"),
         };
         Answer::Whole(response)
@@ -279,7 +312,7 @@ impl Service for Site {
 }
 
 impl Site {
-    fn page(&self, path: &str) -> Response {
+    fn page(&self, path: &str, accept: &str) -> Response {
         match path {
             "/" => page(),
             "/pools" => json(200, Arc::clone(&self.views.latest().json)),
@@ -292,7 +325,7 @@ impl Site {
                 let text = format!("{{\"ready\":{is_ready},\"health\":\"{}\"}}", self.views.health());
                 json(if is_ready { 200 } else { 503 }, text)
             }
-            "/metrics" => self.metrics(),
+            "/metrics" => self.metrics(accept),
             _ => Response::text(
                 404,
                 "nothing is here; there are /, /pools, /events, /metrics, /health/live and /health/ready",
@@ -300,7 +333,14 @@ impl Site {
         }
     }
 
-    fn metrics(&self) -> Response {
+    #[cfg(feature = "prometheus")]
+    fn metrics(&self, accept: &str) -> Response {
+        let format = TextFormat::for_accept(accept);
+        Response::new(200, format.content_type(), self.exporter.text(format))
+    }
+
+    #[cfg(not(feature = "prometheus"))]
+    fn metrics(&self, _accept: &str) -> Response {
         Response::text(404, "metrics need tierpool's feature `prometheus`, which this program was built without")
     }
 
