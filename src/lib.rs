@@ -125,11 +125,12 @@ pub use pool::error::{PoolError, ReleaseError, RequestError, ShortName};
 pub use pool::future::Allocation;
 pub use pool::group::{Group, GroupLeases};
 pub use pool::history::Rates;
-pub use pool::metrics::{PoolMetrics, TierMetrics};
+pub use pool::metrics::{PoolMetrics, Quantiles, TierMetrics};
 pub use pool::monitor::{ResourceStatus, TenantStatus, TierStatus};
 pub use pool::observe::{Observation, Observer, TierTrend};
 pub use pool::optimize::{Change, Decision, Reason};
 pub use pool::prepared::Prepared;
+pub use pool::reasons::{RefusalReason, Refusals};
 pub use pool::request::{Request, Spill, TenantName};
 pub use pool::reservation::Reservation;
 pub use pool::resource_pool::{
@@ -138,6 +139,7 @@ pub use pool::resource_pool::{
 pub use pool::rows::TierKind;
 pub use pool::session::{Session, SessionLease};
 pub use pool::tiers::{CpuTier, DiskTier, MemoryTier};
+pub use pool::uses::LabelUse;
 pub use pool::waits::Waits;
 pub use resource::backing::{HugePages, MemoryError, MemoryStatus};
 pub use resource::cpu::{Cpu, CpuError};
@@ -154,6 +156,7 @@ pub use tier::builder::TierBuilder;
 pub use tier::bulk::{IntoIter, Iter, IterMut, Leases};
 pub use tier::census::{HoldersBySite, HoldersGrowth, SiteGrowth, SiteHolders};
 pub use tier::future::Allocate;
+pub use tier::latency::Latency;
 pub use tier::lease::Lease;
 pub use tier::local::Local;
 pub use tier::notice::Report;
@@ -192,3 +195,7 @@ pub mod docs {
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 mod readme {}
+
+/// Whether everything is left out that tells who allocated what, to measure what that costs: the feature `bare`, which has no effect
+/// beside `config`, so that a build with all features is a whole one.
+pub(crate) const BARE: bool = cfg!(all(feature = "bare", not(feature = "config")));

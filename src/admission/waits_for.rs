@@ -255,7 +255,7 @@ mod tests {
     fn a_ring_with_a_way_out_is_no_deadlock() {
         let graph = graph(&[(1, 0), (2, 1), (3, 1)], &[(1, 1), (2, 0)], &[]);
         assert!(graph.ring().is_some());
-        assert_eq!(graph.stuck(), [], "session 3 will give a slot of tier 1 back");
+        assert!(graph.stuck().is_empty(), "session 3 will give a slot of tier 1 back");
     }
 
     #[test]

@@ -33,6 +33,7 @@ use crate::admission::tenants::{Limit, QuotaRules, TenantRules};
 use crate::admission::waits_for::WaitsFor;
 use crate::clock;
 use crate::resource::memory::Memory;
+use crate::sync::AtomicU64;
 use crate::tier::Tier;
 use crate::tier::account::{self, Accountant};
 use crate::tier::builder::problem_of_name;
@@ -293,12 +294,15 @@ impl PoolBuilder {
         for (row, kept) in rows.iter().zip(kept_back) {
             rethrow(kept.and_then(|watermarks| row.keep_back(watermarks).err()));
         }
-        let waits = std::iter::repeat_with(Tally::default).take(accounts.tenants().count() + 1).collect();
+        let tenants = accounts.tenants().count() + 1;
+        let waits = std::iter::repeat_with(Tally::default).take(tenants).collect();
+        let refusals = std::iter::repeat_with(AtomicU64::default).take(tenants).collect();
         let inner = Inner {
             routes: Routes::new(memory, overflow, [cpu, disk], &rows, self.spill),
             accounts,
             absorbed: CachePadded::default(),
             waits,
+            refusals,
             last_look: LastLook::new(ResourceStatus::new(&rows, WaitsFor::default(), 0)),
             optimizer: Optimizer::new(ranges, self.on_decision),
             sessions: Sessions::new(&rows),

@@ -23,6 +23,7 @@ use super::request::{Request, Spill};
 use super::resource_pool::{Resource, ResourceRequest};
 use super::rows::AnyTier;
 use crate::admission::line::Line;
+use crate::admission::tenants::Tenant;
 use crate::error::{AllocateError, BuildError};
 use crate::slot::header::Site;
 use crate::slot::label::Label;
@@ -64,9 +65,17 @@ use sealed::Sealed;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum How {
     Try,
+    /// The same, by somebody who waits next if nothing is free.
+    TryFirst,
     /// On this thread, until then at most.
     Block(Option<Instant>),
     Await,
+}
+
+impl How {
+    fn waits(self) -> bool {
+        matches!(self, How::Block(_) | How::Await)
+    }
 }
 
 /// One member, at its place in the order.
@@ -102,7 +111,8 @@ fn arrange(pool: &Pool, steps: &mut [Step]) -> Result<(), RequestError> {
             let capacity = tier.capacity() - tier.core().reserve.mark(class).min(tier.capacity());
             let wanted = run.iter().filter(|step| step.class <= class).count();
             if wanted > capacity {
-                return Err(RequestError::GroupTooLarge { tier: tier.name(), wanted, capacity });
+                let why = RequestError::GroupTooLarge { tier: tier.name(), wanted, capacity };
+                return Err(pool.tell_of(run[0].row, Tenant::NOBODY, why));
             }
         }
     }
@@ -131,17 +141,19 @@ impl Progress {
         }
         self.turn = None;
         let several = steps.get(now + 1).is_some_and(|next| next.tier == step.tier);
-        if several && how != How::Try {
+        if several && how.waits() {
             let row = &pool.inner.rows[step.row];
-            let Turn(Some(turn)) = row.turn() else { return Err(RequestError::NoTurn { tier: row.tier.name() }) };
+            let tell = |why| pool.tell_of(step.row, Tenant::NOBODY, why);
+            let Turn(Some(turn)) = row.turn() else { return Err(tell(RequestError::NoTurn { tier: row.tier.name() })) };
             let of_tier = steps[now..].iter().take_while(|other| other.tier == step.tier);
             let class = of_tier.fold(step.class, |most, step| most.max(step.class));
             let turn = Allocate::new(turn, site, Label::of_class(class));
-            self.turn = Some(match how {
-                How::Await => turn.await?,
-                How::Try | How::Block(None) => turn.within(None)?,
-                How::Block(Some(end)) => turn.within(Some(end.saturating_duration_since(Instant::now())))?,
-            });
+            let turn = match how {
+                How::Await => turn.await,
+                How::Block(Some(end)) => turn.within(Some(end.saturating_duration_since(Instant::now()))),
+                How::Try | How::TryFirst | How::Block(None) => turn.within(None),
+            };
+            self.turn = Some(turn.map_err(|why| tell(why.into()))?);
         }
         Ok(())
     }
@@ -158,14 +170,15 @@ fn attempt<'p, K: Send + 'static>(
 }
 
 async fn take<K: Send + 'static>(attempt: &Attempt<'_, K>, how: How, site: Site) -> Result<Lease<K>, RequestError> {
-    if how == How::Try {
+    let mut attempt = *attempt;
+    if !how.waits() {
+        attempt.plan.goes_on = how == How::TryFirst;
         return attempt.try_allocate(site);
     }
-    let mut attempt = *attempt;
     attempt.plan.route.spill = Spill::Refuse;
     match how {
         How::Await => attempt.allocate_async(site).await,
-        How::Try | How::Block(None) => attempt.allocate(Wait::For(None), site),
+        How::Try | How::TryFirst | How::Block(None) => attempt.allocate(Wait::For(None), site),
         How::Block(Some(end)) => attempt.allocate(Wait::For(Some(end.saturating_duration_since(Instant::now()))), site),
     }
 }
@@ -251,13 +264,14 @@ impl<'p> AnyAttempt<'p> {
 
     async fn take(&self, how: How) -> Result<Resource, RequestError> {
         let &AnyAttempt { pool, tier, mut plan, site } = self;
-        if how == How::Try {
+        if !how.waits() {
+            plan.goes_on = how == How::TryFirst;
             return tier.allocate(pool, plan, Wait::Never, site);
         }
         plan.route.spill = Spill::Refuse;
         match how {
             How::Await => tier.allocate_async(pool, plan, site).await,
-            How::Try | How::Block(None) => tier.allocate(pool, plan, Wait::For(None), site),
+            How::Try | How::TryFirst | How::Block(None) => tier.allocate(pool, plan, Wait::For(None), site),
             How::Block(Some(end)) => {
                 let left = end.saturating_duration_since(Instant::now());
                 tier.allocate(pool, plan, Wait::For(Some(left)), site)
@@ -349,7 +363,8 @@ pub(super) fn block<G: Group>(
     site: Site,
 ) -> Result<G::Leases, RequestError> {
     let attempts = group.route(pool, true)?;
-    match (at_once(G::gather(&attempts, How::Try, site)), waits) {
+    let how = if waits.is_some() { How::TryFirst } else { How::Try };
+    match (at_once(G::gather(&attempts, how, site)), waits) {
         (Err(RequestError::Tier(AllocateError::Exhausted(_))), Some(end)) => {
             pool.note_absorbed(1);
             at_once(G::gather(&attempts, How::Block(end()), site))
@@ -370,7 +385,7 @@ pub(super) async fn wait<G: Group>(
     attempts: G::Attempts<'_>,
     site: Site,
 ) -> Result<G::Leases, RequestError> {
-    match G::gather(&attempts, How::Try, site).await {
+    match G::gather(&attempts, How::TryFirst, site).await {
         Err(RequestError::Tier(AllocateError::Exhausted(_))) => {
             pool.note_absorbed(1);
             G::gather(&attempts, How::Await, site).await

@@ -7,8 +7,10 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::monitor::{ResourceStatus, TierStatus};
+use super::reasons::Refusals;
 use super::rows::TierKind;
 use crate::admission::priority::Priority;
+use crate::tier::latency::Latency;
 
 /// What went on in a pool during an interval: [`Pool::metrics`](crate::Pool::metrics), or
 /// [`ResourceStatus::since`](crate::ResourceStatus::since).
@@ -31,6 +33,14 @@ pub struct PoolMetrics {
     /// How long slots were held, on average: by Little's law, the slots held (on average of the interval's two ends) over the releases a
     /// second. `None` if there were no releases.
     pub average_hold: Option<Duration>,
+    /// How long allocations took that did not wait, in all tiers together; see [`TierStatus::latency`].
+    pub latency: Quantiles,
+    /// How long those waited that had to.
+    pub wait_latency: Quantiles,
+    /// Requests that were refused, each once, by what its caller was told.
+    pub reasons: Refusals,
+    /// Times that magazines were filled from other threads' magazines: many beside the allocations tell that the tiers are short.
+    pub steals: u64,
     /// How long the interval was.
     pub interval: Duration,
     /// The same of each tier.
@@ -61,6 +71,45 @@ pub struct TierMetrics {
     pub ordinary_refusals: u64,
     /// Requests that a quota or the circuit breaker refused before it was asked.
     pub denied: u64,
+    /// Requests that were routed to it and refused in the end, each once, by what its caller was told.
+    pub reasons: Refusals,
+    /// How long allocations took that did not wait.
+    pub latency: Quantiles,
+    /// How long those waited that had to, by way of the pool.
+    pub wait_latency: Quantiles,
+    /// Times that a magazine was filled from the tier's depot.
+    pub refills: u64,
+    /// Times that one was filled from other threads' magazines.
+    pub steals: u64,
+    /// Times that one gave hints to the depot.
+    pub spills: u64,
+}
+
+/// What a share of all did not exceed; zeros if there were none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Quantiles {
+    /// Half of them.
+    pub p50: Duration,
+    /// 99 of 100.
+    pub p99: Duration,
+    /// 999 of 1,000.
+    pub p999: Duration,
+}
+
+impl Quantiles {
+    fn of(latency: &Latency) -> Self {
+        Quantiles { p50: latency.quantile(0.5), p99: latency.quantile(0.99), p999: latency.quantile(0.999) }
+    }
+}
+
+/// What was measured in tiers between two looks at them.
+fn measured<'a>(pairs: impl Iterator<Item = (&'a TierStatus, &'a TierStatus)> + Clone) -> [Latency; 2] {
+    let none = Latency::default;
+    let at_once = pairs.clone().fold(none(), |sum, (now, before)| sum.and(now.latency.since(&before.latency)));
+    let waits = pairs.flat_map(|(now, before)| now.wait_latency.iter().zip(before.wait_latency.iter()));
+    let waited = waits.fold(none(), |sum, ((_, now), (_, before))| sum.and(now.since(before)));
+    [at_once, waited]
 }
 
 impl TierMetrics {
@@ -79,7 +128,14 @@ impl TierMetrics {
             };
             of(now).saturating_sub(of(before))
         };
+        let [latency, wait_latency] = measured(std::iter::once((now, before))).map(|latency| Quantiles::of(&latency));
         TierMetrics {
+            reasons: now.reasons.since(&before.reasons),
+            latency,
+            wait_latency,
+            refills: since(|tier| tier.snapshot.refills),
+            steals: since(|tier| tier.snapshot.steals),
+            spills: since(|tier| tier.snapshot.spills),
             name: now.name,
             slots: now.snapshot.slots(),
             held: now.held(),
@@ -98,6 +154,7 @@ impl ResourceStatus {
     /// What went on between an earlier look at the same pool and this one.
     pub fn since(&self, earlier: &ResourceStatus) -> PoolMetrics {
         let pairs = self.tiers.iter().zip(&earlier.tiers);
+        let [latency, wait_latency] = measured(pairs.clone()).map(|latency| Quantiles::of(&latency));
         let tiers: Vec<_> = pairs.map(|(now, before)| TierMetrics::between(now, before)).collect();
         let sum = |part: fn(&TierMetrics) -> u64| tiers.iter().map(part).sum::<u64>();
         let (allocations, releases) = (sum(|tier| tier.allocations), sum(|tier| tier.releases));
@@ -126,6 +183,10 @@ impl ResourceStatus {
                 let slots = (held(self) + held(earlier)) / 2.0;
                 interval.mul_f64(slots / releases as f64)
             }),
+            latency,
+            wait_latency,
+            reasons: tiers.iter().fold(Refusals::default(), |sum, tier| sum.and(&tier.reasons)),
+            steals: sum(|tier| tier.steals),
             interval,
             tiers,
         }

@@ -1,9 +1,9 @@
 //! A pool: tiers of several sizes and kinds behind one door, and the rules for who gets what.
 //!
 //! Read in this order: [`request`] (what is wanted), [`route`] (which tier it goes to), [`prepared`] (how it is served, in all forms) and
-//! [`future`] and [`waits`]; [`rules`] and [`guard`] (who may have it), [`builder`], [`tiers`] and [`rows`] (what a pool is made of); on top of them [`group`], [`reservation`] and
+//! [`future`] and [`waits`], or why it is not ([`reasons`]); [`rules`] and [`guard`] (who may have it), [`builder`], [`tiers`] and [`rows`] (what a pool is made of); on top of them [`group`], [`reservation`] and
 //! [`session`]; then who watches:
-//! [`monitor`], [`metrics`], [`observe`] (over time) with its [`history`], [`optimize`], [`levels`]; and [`resource_pool`], the same once more for code that knows no types. `config` reads a pool
+//! [`monitor`] (with [`uses`]), [`metrics`], [`observe`] (over time) with its [`history`], [`optimize`], [`levels`]; and [`resource_pool`], the same once more for code that knows no types. `config` reads a pool
 //! from TOML.
 //!
 //! Nothing here is in the way of an allocation but what [`prepared`] shows, and nothing writes to memory that threads share, until a tier
@@ -23,6 +23,7 @@ pub(crate) mod monitor;
 pub(crate) mod observe;
 pub(crate) mod optimize;
 pub(crate) mod prepared;
+pub(crate) mod reasons;
 pub(crate) mod request;
 pub(crate) mod reservation;
 pub(crate) mod resource_pool;
@@ -31,6 +32,7 @@ pub(crate) mod rows;
 mod rules;
 pub(crate) mod session;
 pub(crate) mod tiers;
+pub(crate) mod uses;
 pub(crate) mod waits;
 
 use std::fmt;
@@ -111,6 +113,8 @@ struct Inner {
     absorbed: CachePadded<AtomicU64>,
     /// What each tenant has waited for, nobody first.
     waits: Box<[Tally]>,
+    /// Refusals that each tenant was told, nobody first.
+    refusals: Box<[AtomicU64]>,
     last_look: LastLook,
     optimizer: Optimizer,
     sessions: Sessions,
@@ -401,9 +405,13 @@ impl Pool {
     /// How the pool stands: each tier's slots and counters, and what each tenant holds. Its `Display` is a table of either. Stops
     /// nobody. A look at each header, and at a cell for each thread, tier and tenant.
     pub fn monitor(&self) -> ResourceStatus {
-        let Inner { accounts, waits, .. } = &*self.inner;
-        let of = |tenant: Tenant| TenantStatus::new(accounts, tenant, &waits[tenant.index()]);
-        ResourceStatus { tenants: accounts.tenants().map(of).collect(), ..self.status() }
+        let Inner { accounts, waits, refusals, .. } = &*self.inner;
+        let status = self.status();
+        let of = |tenant: Tenant| {
+            let at = tenant.index();
+            TenantStatus::new(accounts, tenant, &waits[at], &refusals[at], &status.tiers)
+        };
+        ResourceStatus { tenants: accounts.tenants().map(of).collect(), ..status }
     }
 
     /// Who holds what, in all tiers; see [`Tier::holders`](crate::Tier::holders).
@@ -512,8 +520,9 @@ impl Pool {
             Who::Named(name) => self.tenant(name),
         };
         let tag = wants.tag.map_or(Tag::NONE, Tag::of);
-        let label = Label { mark: Mark::new(tag, wants.priority), account: tenant?.number() };
-        Some(Plan { route, label, patience: wants.patience, by_thread: true })
+        let tenant = tenant?.number();
+        let label = Label { mark: Mark::new(tag, wants.priority), account: tenant, tenant };
+        Some(Plan { route, label, patience: wants.patience, by_thread: true, goes_on: false })
     }
 
     #[inline(always)]

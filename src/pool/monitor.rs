@@ -4,7 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::reasons::Refusals;
 use super::rows::{Row, TierKind};
+use super::uses::{self, LabelUse};
 use super::waits::{Tally, Waits};
 use crate::admission::breaker::report::BreakerStatus;
 use crate::admission::breaker::word::BreakerState;
@@ -14,7 +16,8 @@ use crate::admission::tenants::{Limit, Tenant};
 use crate::admission::waits_for::WaitsFor;
 use crate::resource::backing::{HugePages, MemoryStatus};
 use crate::resource::region::Region;
-use crate::sync::Ordering;
+use crate::sync::{AtomicU64, Ordering};
+use crate::tier::latency::{Latency, Recorder};
 use crate::tier::report::Snapshot;
 
 /// How a pool stands: [`Pool::monitor`](crate::Pool::monitor). Its `Display` is a table.
@@ -47,6 +50,12 @@ pub struct TierStatus {
     pub memory: Option<MemoryStatus>,
     /// Its slots by state, and its counters.
     pub snapshot: Snapshot,
+    /// What its slots were allocated for, the most frequent first: `snapshot.allocations` by tenant, tag and priority. At a quiet point
+    /// they add up to that with [`other_uses`](Self::other_uses); while allocations go on they may be a little behind.
+    pub uses: Vec<LabelUse>,
+    /// Allocations with a combination of tenant, tag and priority beyond the first 256 that the tier has met, which are all that it
+    /// tells apart.
+    pub other_uses: u64,
     /// The size below which it does not shrink.
     pub min_capacity: usize,
     /// How its circuit breaker stands, if it has one.
@@ -59,6 +68,14 @@ pub struct TierStatus {
     pub spilled_here: u64,
     /// The waits of requests for its slots, since the pool was built. Waits that were not by way of the pool are not known to it.
     pub waits: ByPriority<Waits>,
+    /// How long allocations took that did not wait, of this tier, by way of the pool or past it: estimated from one in 1,024 of those
+    /// that find a slot at hand, and one in 64 of the others, each counting for as many. Without refusals, bulk allocations, examination of
+    /// values, and the cost of the clock.
+    pub latency: Latency,
+    /// How long requests by way of the pool have waited for its slots, however that ended. Each is measured.
+    pub wait_latency: ByPriority<Latency>,
+    /// Requests that were routed to it and refused in the end, each once, by what its caller was told.
+    pub reasons: Refusals,
     /// Requests that would not wait and that it has refused, those among them that were served elsewhere.
     pub refused: ByPriority<u64>,
 }
@@ -79,9 +96,36 @@ pub struct TenantStatus {
     pub soft: Limit,
     /// The waits of its own requests, for slots of any tier.
     pub waits: Waits,
+    /// Allocations on its behalf, from all tiers; but for those in a tier's [`other_uses`](TierStatus::other_uses), of which that is not known.
+    pub allocations: u64,
+    /// Its own requests that were refused, each once; but for groups that could not even begin.
+    pub refusals: u64,
 }
 
 impl TierStatus {
+    fn of(row: &Row) -> Self {
+        let snapshot = row.tier.snapshot();
+        let (uses, other_uses) = uses::of(row.tier.core(), snapshot.allocations);
+        TierStatus {
+            name: row.tier.name(),
+            kind: row.kind,
+            memory: row.region.as_deref().map(Region::status),
+            snapshot,
+            uses,
+            other_uses,
+            min_capacity: row.tier.min_capacity(),
+            breaker: row.guard.as_ref().map(|guard| guard.breaker.status()),
+            factory_breaker: row.factory_breaker.as_ref().map(|breaker| breaker.status()),
+            denied: row.counts.denied.load(Ordering::Relaxed),
+            spilled_here: row.counts.spilled.load(Ordering::Relaxed),
+            waits: row.counts.waits.map(Tally::waits),
+            latency: row.tier.core().latency.latency(),
+            wait_latency: row.counts.wait_latency.map(Recorder::latency),
+            reasons: row.counts.refusals.refusals(),
+            refused: row.counts.refused.map(|count| count.load(Ordering::Relaxed)),
+        }
+    }
+
     /// Slots that somebody has: leased, detached, shared, or about to be.
     pub fn held(&self) -> usize {
         self.snapshot.held()
@@ -89,30 +133,28 @@ impl TierStatus {
 }
 
 impl TenantStatus {
-    pub(super) fn new(accounts: &Accounts, tenant: Tenant, waits: &Tally) -> Self {
+    pub(super) fn new(
+        accounts: &Accounts,
+        tenant: Tenant,
+        waits: &Tally,
+        refusals: &AtomicU64,
+        tiers: &[TierStatus],
+    ) -> Self {
         let (name, held) = (accounts.name(tenant).to_owned(), accounts.held_of_all(tenant));
         let (hard, soft) = accounts.limits(tenant);
-        TenantStatus { tenant, name, held, hard, soft, waits: waits.waits() }
+        let uses = tiers.iter().flat_map(|tier| &tier.uses);
+        let own = uses.filter(|one| one.tenant.as_deref() == Some(&name));
+        let allocations = own.map(|one| one.allocations).sum();
+        let refusals = refusals.load(Ordering::Relaxed);
+        TenantStatus { tenant, name, held, hard, soft, waits: waits.waits(), allocations, refusals }
     }
 }
 
 impl ResourceStatus {
     /// Without tenants.
     pub(super) fn new(rows: &[Arc<Row>], waits: WaitsFor, absorbed: u64) -> Self {
-        let tiers = rows.iter().map(|row| TierStatus {
-            name: row.tier.name(),
-            kind: row.kind,
-            memory: row.region.as_deref().map(Region::status),
-            snapshot: row.tier.snapshot(),
-            min_capacity: row.tier.min_capacity(),
-            breaker: row.guard.as_ref().map(|guard| guard.breaker.status()),
-            factory_breaker: row.factory_breaker.as_ref().map(|breaker| breaker.status()),
-            denied: row.counts.denied.load(Ordering::Relaxed),
-            spilled_here: row.counts.spilled.load(Ordering::Relaxed),
-            waits: row.counts.waits.map(Tally::waits),
-            refused: row.counts.refused.map(|count| count.load(Ordering::Relaxed)),
-        });
-        ResourceStatus { at: Instant::now(), tiers: tiers.collect(), tenants: Vec::new(), waits, absorbed }
+        let tiers = rows.iter().map(|row| TierStatus::of(row)).collect();
+        ResourceStatus { at: Instant::now(), tiers, tenants: Vec::new(), waits, absorbed }
     }
 
     /// With no counter below that of an earlier look: a thread that is between two stores of an allocation seems to have made one less for

@@ -13,6 +13,7 @@ use std::time::Duration;
 use super::Pool;
 use super::error::RequestError;
 use super::future::Allocation;
+use super::reasons::RefusalReason;
 use super::route::Route;
 use super::rows::Row;
 use super::rules::Paid;
@@ -38,6 +39,8 @@ pub struct Plan {
     pub(super) patience: Option<Duration>,
     /// Whether the calling thread is to use what comes: for a future, it is its executor's.
     pub(super) by_thread: bool,
+    /// Whether its caller waits next if nothing is free: then that is no refusal that anybody is told.
+    pub(super) goes_on: bool,
 }
 
 impl Plan {
@@ -241,12 +244,12 @@ impl<'p, K: Send + 'static> Attempt<'p, K> {
         };
         let paid = match Paid::new(self.row, self.plan.tenant(), 1) {
             Ok(paid) => paid,
-            Err(why) => return Break(Err(why)),
+            Err(why) => return Break(Err(self.tell(why))),
         };
         match allocate.at_once() {
             Some(lease) => {
                 self.row.note(pass, Ok(()), Duration::ZERO);
-                Break(self.plan.accept(self.tier, paid.charge(lease)))
+                Break(accept_or_tell(self.pool, &self.plan, self.tier, paid.charge(lease)))
             }
             None => Continue(pass),
         }
@@ -259,7 +262,7 @@ impl<'p, K: Send + 'static> Attempt<'p, K> {
         }
         match Paid::new(self.row, self.plan.tenant(), 1) {
             Ok(paid) => Continue(Pending { pass, paid, waiting: Waiting::begin(self.pool, self.row, &self.plan) }),
-            Err(why) => Break(Err(why)),
+            Err(why) => Break(Err(self.tell(why))),
         }
     }
 
@@ -271,12 +274,25 @@ impl<'p, K: Send + 'static> Attempt<'p, K> {
     ) -> Result<Lease<K>, RequestError> {
         let waited = waiting.end(outcome.is_ok());
         self.row.note(pass, outcome.as_ref().map(drop).map_err(|&why| why), waited);
-        self.plan.accept(self.tier, paid.charge(outcome?))
+        match outcome {
+            Ok(lease) => accept_or_tell(self.pool, &self.plan, self.tier, paid.charge(lease)),
+            Err(why) => Err(self.tell(why.into())),
+        }
+    }
+
+    /// The request is refused, and its caller is told.
+    pub(super) fn tell(&self, why: RequestError) -> RequestError {
+        self.pool.tell(&self.plan, why)
     }
 
     /// The same for a future.
     pub(super) fn of_future(&self) -> Self {
         Attempt { plan: Plan { by_thread: false, ..self.plan }, ..*self }
+    }
+
+    /// The same for who waits next if nothing is free.
+    pub(super) fn going_on(&self, goes_on: bool) -> Self {
+        Attempt { plan: Plan { goes_on, ..self.plan }, ..*self }
     }
 
     pub(super) fn allocate_async(&self, site: Site) -> Allocation<'p, K> {
@@ -321,7 +337,7 @@ fn serve<K: Send + 'static>(
     match tier.take(caller) {
         Some(lease) => {
             paid.spend();
-            accept(plan, tier, lease)
+            accept_or_tell(pool, plan, tier, lease)
         }
         None => {
             drop(paid);
@@ -346,11 +362,11 @@ fn serve_with_care<K: Send + 'static>(
         Ok(pass) => pass,
         Err(why) => return instead(pool, plan, site, why),
     };
-    let paid = Paid::new(row, plan.tenant(), 1)?;
+    let paid = Paid::new(row, plan.tenant(), 1).map_err(|why| pool.tell(plan, why))?;
     match tier.take(tier.caller(site, plan.unpaid())) {
         Some(lease) => {
             row.note(pass, Ok(()), Duration::ZERO);
-            accept(plan, tier, paid.charge(lease))
+            accept_or_tell(pool, plan, tier, paid.charge(lease))
         }
         None => {
             drop(paid);
@@ -386,7 +402,7 @@ fn instead<K: Send + 'static>(
     site: Site,
     why: RequestError,
 ) -> Result<Lease<K>, RequestError> {
-    let lease = elsewhere(pool, plan, site).ok_or(why)?;
+    let lease = elsewhere(pool, plan, site).ok_or_else(|| pool.tell(plan, why))?;
     pool.note_absorbed(1);
     Ok(lease)
 }
@@ -395,6 +411,28 @@ fn instead<K: Send + 'static>(
 #[inline(always)]
 fn accept<K: Send + 'static>(plan: &Plan, tier: &Tier<K>, mut lease: Lease<K>) -> Result<Lease<K>, RequestError> {
     if resource::begin(&mut *lease, plan.usage()) { Ok(lease) } else { fit(plan, tier, lease) }
+}
+
+/// The same at the end of a request, whose caller is told why.
+#[inline(always)]
+fn accept_or_tell<K: Send + 'static>(
+    pool: &Pool,
+    plan: &Plan,
+    tier: &Tier<K>,
+    mut lease: Lease<K>,
+) -> Result<Lease<K>, RequestError> {
+    if resource::begin(&mut *lease, plan.usage()) { Ok(lease) } else { fit_or_tell(pool, plan, tier, lease) }
+}
+
+#[cold]
+#[inline(never)]
+fn fit_or_tell<K: Send + 'static>(
+    pool: &Pool,
+    plan: &Plan,
+    tier: &Tier<K>,
+    lease: Lease<K>,
+) -> Result<Lease<K>, RequestError> {
+    fit(plan, tier, lease).map_err(|why| pool.tell(plan, why))
 }
 
 #[cold]
@@ -431,6 +469,22 @@ fn elsewhere<K: Send + 'static>(pool: &Pool, plan: &Plan, site: Site) -> Option<
 }
 
 impl Pool {
+    /// A request is refused and its caller is told: counts why, for the tier that it was routed to.
+    #[cold]
+    pub(super) fn tell(&self, plan: &Plan, why: RequestError) -> RequestError {
+        let goes_on = plan.goes_on && matches!(why, RequestError::Tier(AllocateError::Exhausted(_)));
+        if goes_on { why } else { self.tell_of(plan.route.row, plan.tenant(), why) }
+    }
+
+    /// The same where there is no plan.
+    pub(super) fn tell_of(&self, row: usize, tenant: Tenant, why: RequestError) -> RequestError {
+        if let Some(reason) = RefusalReason::of(&why) {
+            self.inner.rows[row].counts.refusals.count(reason);
+            self.inner.refusals[tenant.index()].fetch_add(1, Ordering::Relaxed);
+        }
+        why
+    }
+
     /// So many refusals of tiers were not those of their request, which got something else or went on.
     pub(super) fn note_absorbed(&self, refusals: u64) {
         self.inner.absorbed.fetch_add(refusals, Ordering::Relaxed);

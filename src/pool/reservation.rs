@@ -49,7 +49,7 @@ pub(super) fn reserve<'p, K: Send + 'static>(
     patience: Option<Duration>,
     site: Site,
 ) -> Result<Reservation<K>, RequestError> {
-    let inner = &*pool.inner;
+    let (inner, plan) = (&*pool.inner, attempt.plan);
     let (leases, mut paid) = match take(&attempt, n, site) {
         Ok(taken) => taken,
         Err(why) => {
@@ -69,7 +69,7 @@ pub(super) fn reserve<'p, K: Send + 'static>(
                 };
                 take(&attempt, n, site).inspect_err(told).ok()
             });
-            let taken = larger.ok_or(why)?;
+            let taken = larger.ok_or_else(|| pool.tell(&plan, why))?;
             attempt.row.note_spilled();
             pool.note_absorbed(1);
             taken

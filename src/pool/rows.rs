@@ -14,6 +14,7 @@ use super::error::RequestError;
 use super::group::{Turn, turn};
 use super::guard::Guard;
 use super::prepared::{Attempt, Plan, Wait};
+use super::reasons::RefusalCounts;
 use super::resource_pool::{BoxFuture, Resource};
 use super::rules::Books;
 use super::waits::Tally;
@@ -28,6 +29,7 @@ use crate::slot::header::Site;
 use crate::sync::{AtomicU64, Ordering};
 use crate::tier::Tier;
 use crate::tier::core::{Core, flags};
+use crate::tier::latency::Recorder;
 use crate::tier::reclaim::Reclaimed;
 use crate::tier::report::{Holder, Snapshot};
 use crate::tier::reserve;
@@ -60,8 +62,12 @@ pub(super) struct Counts {
     pub(super) denied: AtomicU64,
     /// Requests that would not wait and that it has refused, those among them that were served elsewhere.
     pub(super) refused: ByPriority<AtomicU64>,
+    /// Why requests that were routed to it were refused in the end.
+    pub(super) refusals: RefusalCounts,
     /// What was waited for its slots.
     pub(super) waits: ByPriority<Tally>,
+    /// How long each of these took.
+    pub(super) wait_latency: ByPriority<Recorder>,
 }
 
 /// What a tier of a pool holds.

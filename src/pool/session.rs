@@ -229,14 +229,14 @@ impl Session {
         let lease = match claim {
             Some(claim) => {
                 attempt.plan.route.spill = Spill::Refuse;
-                let consent = self.consent(claim, &attempt, wait, end, site)?;
+                let consent = self.consent(claim, &attempt, wait, end, site).map_err(|why| attempt.tell(why))?;
                 let lease = self.noting_wait(&attempt, site, || attempt.allocate(left(), site))?;
                 consent.keep();
                 lease
             }
-            None => match (attempt.try_allocate(site), wait) {
+            None => match (attempt.going_on(wait != Wait::Never).try_allocate(site), wait) {
                 (Err(RequestError::Tier(crate::error::AllocateError::Exhausted(_))), Wait::For(_)) => {
-                    self.check_order(&attempt, site)?;
+                    self.check_order(&attempt, site).map_err(|why| attempt.tell(why))?;
                     pool.note_absorbed(1);
                     self.noting_wait(&attempt, site, || attempt.allocate(left(), site))?
                 }

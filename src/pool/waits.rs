@@ -118,7 +118,11 @@ impl<'p> Waiting<'p> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         let took = self.since.elapsed();
-        self.row.counts.waits.of_class(self.plan.label.class()).count(self.end, took);
+        let class = self.plan.label.class();
+        self.row.counts.waits.of_class(class).count(self.end, took);
+        let latency = self.row.counts.wait_latency.of_class(class);
+        latency.prepare();
+        latency.record(took, 1);
         self.pool.inner.waits[self.plan.tenant().index()].count(self.end, took);
         if let Some(books) = self.row.books.as_ref().filter(|_| self.wants) {
             books.wants_no_more();

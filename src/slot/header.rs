@@ -159,8 +159,13 @@ impl Header {
         // Release fence: pairs with the Acquire fence in `read`; a reader that sees a field written below also sees
         // that the word has left the state in which the old fields were true.
         fence(Ordering::Release);
-        self.site.store(pack_site(site, mark), Ordering::Relaxed);
-        self.stamp.store(stamp, Ordering::Relaxed);
+        if !crate::BARE {
+            self.site.store(pack_site(site, mark), Ordering::Relaxed);
+        }
+        // What is left of it without the rest is the account, which has to be paid back.
+        if !crate::BARE || stamp != 0 {
+            self.stamp.store(stamp, Ordering::Relaxed);
+        }
         let leased = claimed.with(State::Leased);
         self.give(leased);
         leased

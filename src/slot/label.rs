@@ -1,7 +1,7 @@
-//! What an allocation says of itself beside its line: what it is for, on whose account, and how urgent it is.
+//! What an allocation says of itself beside its line: what it is for, on whose behalf and account, and how urgent it is.
 //!
-//! All three stand in the slot's header as long as it is held: tag and urgency in the bits that the site's address leaves, above
-//! it and below, the account beside the thread's number. So they cost no store of their own.
+//! Tag, urgency and account stand in the slot's header as long as it is held: tag and urgency in the bits that the site's address
+//! leaves, above it and below, the account beside the thread's number. So they cost no store of their own.
 
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
@@ -15,6 +15,8 @@ pub(crate) struct Label {
     pub(crate) mark: Mark,
     /// Whose credits pay for the slot; 0: nobody's.
     pub(crate) account: u16,
+    /// On whose behalf it is, paid for or not yet; 0: nobody's.
+    pub(crate) tenant: u16,
 }
 
 /// One more than the largest number of an account.
@@ -25,17 +27,39 @@ pub(crate) const CLASSES: usize = 4;
 
 impl Label {
     /// Of an allocation that says nothing.
-    pub(crate) const NONE: Label = Label { mark: Mark::NONE, account: 0 };
+    pub(crate) const NONE: Label = Label { mark: Mark::NONE, account: 0, tenant: 0 };
 
     /// Of an allocation that says only how urgent it is.
     pub(crate) const fn of_class(class: u8) -> Label {
-        Label { mark: Mark::new(Tag::NONE, Priority::ALL[class as usize]), account: 0 }
+        Label { mark: Mark::new(Tag::NONE, Priority::ALL[class as usize]), ..Label::NONE }
     }
 
     /// How urgent it is: [`CLASSES`] of them, the first comes last.
     #[inline(always)]
     pub(crate) const fn class(self) -> u8 {
         self.mark.class()
+    }
+
+    /// Bits of what tells uses apart: mark and tenant.
+    pub(crate) const BITS: u32 = Mark::BITS + MAX_ACCOUNTS.ilog2();
+
+    /// These, in one number; zero if it says nothing.
+    #[inline(always)]
+    pub(crate) fn bits(self) -> u32 {
+        debug_assert!(usize::from(self.tenant) < MAX_ACCOUNTS);
+        self.mark.0 | u32::from(self.tenant) << Mark::BITS
+    }
+
+    /// The label of such a number; on nobody's account.
+    pub(crate) fn from_bits(bits: u32) -> Label {
+        let tenant = (bits >> Mark::BITS) as u16 % MAX_ACCOUNTS as u16;
+        Label { mark: Mark(bits % (1 << Mark::BITS)), account: 0, tenant }
+    }
+
+    /// Whether it is as that of an allocation that says nothing.
+    #[inline(always)]
+    pub(crate) fn says_nothing(self) -> bool {
+        self.bits() == 0
     }
 }
 
@@ -51,6 +75,8 @@ const ORDINARY: u8 = Priority::Normal.class();
 impl Mark {
     /// Of an allocation that says nothing.
     pub(crate) const NONE: Mark = Mark(0);
+    /// Bits that it takes.
+    const BITS: u32 = TAG_BITS + CLASSES.ilog2();
     /// Bits of a site's address that the class takes.
     pub(crate) const LOW_BITS: u64 = CLASSES as u64 - 1;
 

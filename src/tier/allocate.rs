@@ -7,17 +7,18 @@
 
 use super::attach;
 use super::core::{Core, flags};
+use super::latency::RECORDS;
 use super::magazine::{Hint, Magazine};
 use super::values::rethrow;
-use super::{reserve, scarcity, sites, wait};
-use crate::clock;
+use super::{reserve, sampled, scarcity, uses, wait};
+use crate::clock::{self, Tick};
 use crate::slot::header::{Site, pack_stamp};
 use crate::slot::label::{Label, Mark};
 use crate::slot::word::{State, Word};
 use crate::sync::Ordering;
 
-/// A busy thread advances the coarse clock once in so many allocations.
-const TICK_EVERY: u64 = sites::SAMPLE;
+/// Of a busy thread's allocations, one in so many is looked at more closely; see [`sampled`].
+pub(crate) const SAMPLE_EVERY: u64 = super::sites::SAMPLE;
 
 /// A slot that is leased to the caller.
 #[derive(Clone, Copy)]
@@ -37,6 +38,9 @@ pub(crate) struct Caller {
 impl Caller {
     #[inline(always)]
     pub(crate) fn stamp(&self) -> u64 {
+        if crate::BARE {
+            return pack_stamp(Tick(0), self.label, 0);
+        }
         pack_stamp(clock::now(), self.label, self.magazine.map_or(0, Magazine::owner))
     }
 }
@@ -44,27 +48,30 @@ impl Caller {
 /// The index of a slot leased to the caller, or `None`: then [`scarcity::why`] makes the error, out of the hot path's way.
 #[inline(always)]
 pub(crate) fn allocate(core: &'static Core, caller: Caller) -> Option<u32> {
+    // What leaves the hot path does not come back to it, so that nothing need be kept for that; and takes the caller in parts: as a
+    // whole it would have to lie in memory, and be written there on the hot path as well, in pieces that the processor cannot
+    // forward to the copy that is read (13 ns).
     if let Some(magazine) = caller.magazine
         && let Some((hint, popped)) = magazine.pop()
     {
-        if popped.is_multiple_of(TICK_EVERY) {
-            tick(core, caller.site, popped);
+        if !crate::BARE && popped.is_multiple_of(SAMPLE_EVERY) {
+            return sampled::allocate(core, hint.word, hint.index, caller.site, caller.label, magazine, popped);
         }
         if let Some(taken) = claim(core, hint, caller.site, caller.label.mark, caller.stamp()) {
-            return Some(taken.index);
+            let counted = magazine.uses.count(caller.label);
+            return if counted { Some(taken.index) } else { served_first(core, magazine, caller.label, taken.index) };
         }
         magazine.note_stale();
     }
-    // The parts one by one: as a whole the caller would have to lie in memory, and be written there on the hot path as well, in
-    // pieces that the processor cannot forward to the copy that is read (13 ns).
     allocate_slow(core, caller.site, caller.label, caller.magazine)
 }
 
+/// Counts an allocation whose label the magazine has not met, or not lately; its slot's index.
 #[cold]
-fn tick(core: &Core, site: Site, popped: u64) {
-    clock::tick();
-    // The first allocation of a magazine stands for none before it.
-    sites::note(core, site, popped.min(TICK_EVERY));
+#[inline(never)]
+fn served_first(core: &Core, magazine: &Magazine, label: Label, index: u32) -> Option<u32> {
+    uses::add(core, Some(magazine), label, 1);
+    Some(index)
 }
 
 /// Claims the slot of a hint and writes its header; `None` if somebody was faster.
@@ -102,10 +109,18 @@ pub(crate) fn allocate_slow(
     label: Label,
     magazine: Option<&'static Magazine>,
 ) -> Option<u32> {
-    let caller = Caller { site, label, magazine };
     if core.flags.load(Ordering::Relaxed) & flags::CLOSED != 0 {
         return None;
     }
+    let magazine = if RECORDS { magazine.or_else(|| attach::known(core)) } else { magazine };
+    let caller = Caller { site, label, magazine };
+    let is_timed = |magazine: &Magazine| RECORDS && magazine.note_search().is_multiple_of(sampled::SLOW_EVERY);
+    if magazine.is_some_and(is_timed) { sampled::slow(core, caller) } else { search(core, caller) }
+}
+
+/// The steps.
+#[inline]
+pub(crate) fn search(core: &'static Core, caller: Caller) -> Option<u32> {
     loop {
         let stock = core.reserve.stock();
         if !scarcity::is_known_empty(core)
@@ -164,11 +179,12 @@ fn look_further(core: &'static Core, mut caller: Caller) -> Option<u32> {
 fn from_magazine(core: &Core, magazine: &Magazine, caller: &Caller) -> Option<Taken> {
     loop {
         while let Some((hint, popped)) = magazine.pop() {
-            if popped.is_multiple_of(TICK_EVERY) {
-                tick(core, caller.site, popped);
+            if popped.is_multiple_of(SAMPLE_EVERY) {
+                sampled::note(core, caller.site, popped);
             }
             if let Some(taken) = claim(core, hint, caller.site, caller.label.mark, caller.stamp()) {
                 magazine.note_late();
+                uses::add(core, Some(magazine), caller.label, 1);
                 return Some(taken);
             }
             magazine.note_stale();
@@ -184,6 +200,7 @@ fn plunder(core: &Core, magazine: &Magazine) -> bool {
     for victim in core.magazines() {
         victim.peek(core, |hint| magazine.found(hint));
         if magazine.len() > 0 {
+            magazine.note_steal();
             return true;
         }
     }
@@ -237,6 +254,7 @@ fn hinted(core: &Core, caller: &Caller) -> Option<Taken> {
 
 /// Counts an allocation that no hint popped from a magazine served.
 pub(crate) fn served(core: &Core, caller: &Caller) {
+    uses::add(core, caller.magazine, caller.label, 1);
     match caller.magazine {
         Some(magazine) => magazine.note_elsewhere(1, 0),
         None => {

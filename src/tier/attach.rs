@@ -68,6 +68,11 @@ fn element(near: u32) -> Option<&'static Magazine> {
     MAGAZINES.with(|magazines| unsafe { magazines.get_unchecked(near as usize).get().as_ref() })
 }
 
+/// This thread's magazine of the tier, if it has met it before, however far the tier is. Registers nothing.
+pub(crate) fn known(core: &Core) -> Option<&'static Magazine> {
+    current(core).or_else(|| GUARD.try_with(|guard| guard.find(core)).ok().flatten())
+}
+
 /// This thread's magazine of the tier, made or adopted if need be. `None` while the thread's locals are being
 /// destroyed, or if more threads than there are magazines use the tier.
 #[cold]

@@ -440,6 +440,8 @@ impl<T: Send + 'static> Unopened<T> {
         }
         core.count.store(0, Ordering::Relaxed);
         core.quarantined.store(0, Ordering::Relaxed);
+        core.quarantines.store(0, Ordering::Relaxed);
+        core.high_water.clear();
         core.rebuilding.succeeded();
         core.absent.store(capacity - min, Ordering::Relaxed);
         core.built.store(min, Ordering::Relaxed);
@@ -451,6 +453,8 @@ impl<T: Send + 'static> Unopened<T> {
         // Pins of the tier that lived here before can only have been forgotten.
         core.magazines().iter().for_each(Magazine::forget);
         core.unlisted_pins.store(0, Ordering::Relaxed);
+        core.shelf.clear();
+        core.latency.clear();
         core.limbo.clear();
         core.pass.clear();
         core.reclaimed.clear();

@@ -16,6 +16,7 @@ use super::magazine::{Hint, Magazine};
 use super::release;
 use super::scarcity;
 use super::sites;
+use super::uses;
 use super::validate;
 use super::values::{InOut, Payload, rethrow};
 use crate::error::AllocateError;
@@ -46,6 +47,7 @@ unsafe impl<T: Sync> Sync for Leases<T> {}
 /// magazine. False if there were no hints at all. `held` has room.
 fn claim_many(core: &Core, magazine: &Magazine, caller: &Caller, held: &mut Vec<u32>, end: usize) -> bool {
     let (site, mark, stamp) = (caller.site, caller.label.mark, caller.stamp());
+    let before = held.len();
     let popped = magazine.pop_many(end - held.len(), |hint| {
         let taken = claim(core, hint, site, mark, stamp);
         if taken.is_some() {
@@ -54,9 +56,9 @@ fn claim_many(core: &Core, magazine: &Magazine, caller: &Caller, held: &mut Vec<
         taken.is_some()
     });
     if popped > 0 {
+        uses::add(core, Some(magazine), caller.label, held.len() - before);
         return true;
     }
-    let before = held.len();
     let more = core.depot.take(
         |index| core.header(index).prefetch(),
         |index| {
@@ -72,6 +74,7 @@ fn claim_many(core: &Core, magazine: &Magazine, caller: &Caller, held: &mut Vec<
         },
     );
     magazine.note_elsewhere(held.len() - before, 0);
+    uses::add(core, Some(magazine), caller.label, held.len() - before);
     more
 }
 

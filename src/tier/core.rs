@@ -17,6 +17,7 @@ use super::allocate::Taken;
 use super::backoff::Backoff;
 use super::chain::{Chain, Link};
 use super::depot::Depot;
+use super::latency::Recorder;
 use super::life::Life;
 use super::magazine::{MAX_MAGAZINES, Magazine};
 use super::pass::Pass;
@@ -25,6 +26,7 @@ use super::queue::{Rules, Waiting};
 use super::reclaim::{Ledger, Reclaimed};
 use super::report::Totals;
 use super::reserve::Reserve;
+use super::uses::Shelf;
 use super::values::{NoValue, Panic, rethrow};
 use super::wait;
 use crate::slot::header::{Header, Site};
@@ -152,6 +154,8 @@ pub(crate) struct Core {
     pub(crate) retired: Chain,
     /// Those that a pass has taken on.
     pub(crate) limbo: Chain,
+    /// What slots were allocated for.
+    pub(crate) shelf: &'static Shelf,
     /// Slots for urgent allocations.
     pub(crate) reserve: Reserve,
     /// Who waits for a slot.
@@ -164,6 +168,10 @@ pub(crate) struct Core {
     /// How many `Tier`s exist.
     pub(crate) tiers: AtomicUsize,
     pub(crate) quarantined: AtomicUsize,
+    /// How often a slot became so.
+    pub(crate) quarantines: AtomicU64,
+    /// The most slots seen in use.
+    pub(crate) high_water: HighWater,
     /// When to try again to rebuild them.
     pub(crate) rebuilding: Backoff,
     /// Slots that are `Absent` in an open tier.
@@ -188,6 +196,8 @@ pub(crate) struct Core {
     pub(crate) pass: Pass,
     /// What passes have done for the tier.
     pub(crate) reclaimed: Ledger,
+    /// How long allocations took that did not wait.
+    pub(crate) latency: Recorder,
     /// Allocations served and slots given back without a magazine.
     pub(crate) unserved: Unserved,
     /// The line that held the most slots when the tier last ran out, and how many.
@@ -208,6 +218,22 @@ pub(crate) struct Entered(&'static Core);
 impl Drop for Entered {
     fn drop(&mut self) {
         self.0.count_down(ENTERED);
+    }
+}
+
+/// The most of something that was seen so far. Relaxed throughout: a number for people.
+pub(crate) struct HighWater(AtomicUsize);
+
+impl HighWater {
+    /// So many are seen now: the most so far. A load, unless it is more than ever.
+    pub(crate) fn raise(&self, seen: usize) -> usize {
+        let most = self.0.load(Ordering::Relaxed);
+        if seen > most { self.0.fetch_max(seen, Ordering::Relaxed).max(seen) } else { most }
+    }
+
+    /// A new tier moves in.
+    pub(crate) fn clear(&self) {
+        self.0.store(0, Ordering::Relaxed);
     }
 }
 
@@ -244,12 +270,15 @@ impl Core {
             dirty: Chain::new(),
             retired: Chain::new(),
             limbo: Chain::new(),
+            shelf: zeroed_slice(1)?.first()?,
             reserve: Reserve::new(),
             waiting: CachePadded::new(Waiting::new()),
             count: CachePadded::new(AtomicI64::new(0)),
             live: CachePadded::new(AtomicU64::new(0)),
             tiers: AtomicUsize::new(0),
             quarantined: AtomicUsize::new(0),
+            quarantines: AtomicU64::new(0),
+            high_water: HighWater(AtomicUsize::new(0)),
             rebuilding: Backoff::new(),
             absent: AtomicUsize::new(0),
             built: AtomicUsize::new(0),
@@ -262,6 +291,7 @@ impl Core {
             blocker: Blocker::new(),
             pass: Pass::new(),
             reclaimed: Ledger::new(),
+            latency: Recorder::default(),
             unserved: Unserved {
                 allocations: AtomicU64::new(0),
                 releases: AtomicU64::new(0),
@@ -354,6 +384,7 @@ impl Core {
     /// there are magazines use the tier at once; such a thread goes without.
     #[cold]
     pub(crate) fn claim_magazine(&'static self, owner: u32) -> Option<&'static Magazine> {
+        self.latency.prepare();
         if let Some(left) = self.magazines().iter().find(|magazine| magazine.adopt(owner)) {
             return Some(left);
         }

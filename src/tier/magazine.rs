@@ -14,6 +14,8 @@ use super::core::Core;
 use super::credit::Purse;
 use super::depot::BATCH;
 use super::pin::Pins;
+use super::report::Totals;
+use super::uses::Uses;
 use crate::slot::word::{State, Word};
 use crate::sync::arena::Zeroed;
 use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
@@ -69,6 +71,18 @@ pub(crate) struct Magazine {
     /// The owner's pins.
     pub(crate) pins: Pins,
     entries: [Entry; MAGAZINE],
+    /// What its allocations were for.
+    pub(super) uses: Uses,
+    /// What is counted away from the hot path.
+    exchanges: Exchanges,
+}
+
+/// What a magazine has exchanged with others, in times; and how often it had no good hint at hand.
+struct Exchanges {
+    searches: AtomicU64,
+    refills: AtomicU64,
+    steals: AtomicU64,
+    spills: AtomicU64,
 }
 
 // SAFETY: zeros are an empty magazine of nobody; nothing needs `Drop`.
@@ -87,6 +101,13 @@ unsafe impl Zeroed for Magazine {
             purse: AtomicPtr::new(std::ptr::null_mut()),
             pins: Pins::none(),
             entries: std::array::from_fn(|_| Entry { word: AtomicU64::new(0), index: AtomicU64::new(0) }),
+            uses: Uses::none(),
+            exchanges: Exchanges {
+                searches: AtomicU64::new(0),
+                refills: AtomicU64::new(0),
+                steals: AtomicU64::new(0),
+                spills: AtomicU64::new(0),
+            },
         }
     }
 }
@@ -217,6 +238,7 @@ impl Magazine {
         }
         self.set_top(self.top(Ordering::Relaxed) + len as u64);
         bump(&self.moved, (len as u64).wrapping_neg());
+        bump(&self.exchanges.refills, u64::from(len > 0));
         len > 0
     }
 
@@ -236,6 +258,7 @@ impl Magazine {
         core.depot.store((rest..len).map(|at| self.hint(at, Ordering::Relaxed).index));
         self.set_top(self.top(Ordering::Relaxed) - (len - rest) as u64);
         bump(&self.moved, (len - rest) as u64);
+        bump(&self.exchanges.spills, 1);
     }
 }
 
@@ -264,8 +287,9 @@ impl Magazine {
         self.owner.store(0, Ordering::Release);
     }
 
-    /// A new tier moves in, of which nobody has a pin or a credit yet.
+    /// A new tier moves in, of which nobody has a pin, a credit or a slot yet.
     pub(crate) fn forget(&self) {
+        self.uses.clear();
         self.purse.store(std::ptr::null_mut(), Ordering::Relaxed);
         if self.pins.forget() {
             self.give_up();
@@ -299,6 +323,18 @@ impl Magazine {
     pub(crate) fn note_elsewhere(&self, allocations: usize, releases: usize) {
         bump(&self.missed, allocations as u64);
         bump(&self.moved, releases as u64);
+    }
+
+    /// An allocation looks further than the hint at hand; how many did before.
+    pub(crate) fn note_search(&self) -> u64 {
+        let before = self.exchanges.searches.load(Ordering::Relaxed);
+        self.exchanges.searches.store(before + 1, Ordering::Relaxed);
+        before
+    }
+
+    /// The empty magazine was filled with hints from another's.
+    pub(crate) fn note_steal(&self) {
+        bump(&self.exchanges.steals, 1);
     }
 
     /// An allocation was refused.
@@ -355,12 +391,20 @@ impl Magazine {
         self.owner() != 0
     }
 
-    /// Allocations served at once, allocations served at all, slots released, allocations refused.
-    pub(crate) fn counts(&self) -> [u64; 4] {
+    /// Everything that it has counted in its life.
+    pub(crate) fn totals(&self) -> Totals {
         let (top, moved) = (self.top(Ordering::Relaxed), self.moved.load(Ordering::Relaxed));
-        let hits = (top / POP).wrapping_sub(self.stale.load(Ordering::Relaxed));
-        let releases = (top & LEN).wrapping_add(top / POP).wrapping_add(moved);
-        let allocations = hits.wrapping_add(self.missed.load(Ordering::Relaxed));
-        [hits, allocations, releases, self.refused.load(Ordering::Relaxed)]
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let hits = (top / POP).wrapping_sub(count(&self.stale));
+        let Exchanges { refills, steals, spills, .. } = &self.exchanges;
+        Totals {
+            hits,
+            allocations: hits.wrapping_add(count(&self.missed)),
+            releases: (top & LEN).wrapping_add(top / POP).wrapping_add(moved),
+            refusals: count(&self.refused),
+            refills: count(refills),
+            steals: count(steals),
+            spills: count(spills),
+        }
     }
 }

@@ -5,7 +5,8 @@
 //! 1. *Handing out and taking back*, about half of it: [`core`] (the control block), [`magazine`] and [`depot`] (where hints
 //!    wait), [`allocate`] and [`release`] (the hot paths), [`scarcity`] (when to refuse), [`lease`] and [`handles`] (who holds a slot),
 //!    [`values`] and [`rebuild`] (user code and its panics), [`close`] (the end); [`attach`] and [`registry`], which find a thread's
-//!    magazine and a handle's control block; on top of them [`bulk`], [`local`], [`report`], [`census`] and [`builder`].
+//!    magazine and a handle's control block; on top of them [`bulk`], [`local`], [`report`], [`census`] and [`builder`]; what is counted
+//!    beside it, in [`uses`], [`sampled`] and [`latency`].
 //! 2. *Sharing*: [`shared`] (counted), [`pin`] (who reads), [`epoch`] (when what was retired may be used again), [`chain`] (what was).
 //! 3. *Waiting*: [`queue`] (who waits), [`order`] (who is next), [`wait`] (how slots come to them), [`seat`] (a waiter's hold on its
 //!    place), [`future`] (those who wait); [`reserve`] (slots for urgent allocations).
@@ -36,6 +37,7 @@ pub(crate) mod future;
 pub(crate) mod grow;
 pub(crate) mod handles;
 pub(crate) mod help;
+pub(crate) mod latency;
 pub(crate) mod leaks;
 pub(crate) mod lease;
 pub(crate) mod life;
@@ -52,6 +54,7 @@ pub(crate) mod registry;
 pub(crate) mod release;
 pub(crate) mod report;
 pub(crate) mod reserve;
+pub(crate) mod sampled;
 pub(crate) mod scarcity;
 pub(crate) mod seat;
 pub(crate) mod segments;
@@ -59,6 +62,7 @@ pub(crate) mod shared;
 pub(crate) mod sites;
 pub(crate) mod suspect;
 pub(crate) mod turnover;
+pub(crate) mod uses;
 pub(crate) mod validate;
 pub(crate) mod values;
 pub(crate) mod verdict;

@@ -333,6 +333,7 @@ impl Queue {
             self.expect(core, rank, &entry.waiter);
         }
         core.unserved.allocations.fetch_add(1, Ordering::Relaxed);
+        core.shelf.add(entry.who.label, 1);
         // The last step: its waiter may take the slot at once, and end the tier.
         entry.waiter.set(GRANTED | u64::from(index) << INDEX_SHIFT);
         entry.waker

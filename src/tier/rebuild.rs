@@ -103,6 +103,7 @@ unsafe fn is_built(core: &Core, index: u32) -> bool {
 fn quarantine(core: &'static Core, index: u32, word: Word) {
     let header = core.header(index);
     core.quarantined.fetch_add(1, Ordering::Relaxed);
+    core.quarantines.fetch_add(1, Ordering::Relaxed);
     core.note_mends();
     account::settle(core, attach::current(core), index);
     header.set_note(Note::None);

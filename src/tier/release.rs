@@ -112,7 +112,9 @@ fn attempt(
 #[inline(always)]
 fn give(core: &Core, free: Word, index: u32, site: Option<Site>) {
     let header = core.header(index);
-    header.set_note(Note::released(site));
+    if !crate::BARE {
+        header.set_note(Note::released(site));
+    }
     header.give(free);
 }
 

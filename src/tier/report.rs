@@ -21,32 +21,29 @@ use crate::sync::Ordering;
 /// Counts since a tier was built, or since its control block was made.
 #[derive(Clone, Copy)]
 pub(crate) struct Totals {
-    hits: u64,
-    allocations: u64,
-    releases: u64,
-    refusals: u64,
+    pub(super) hits: u64,
+    pub(super) allocations: u64,
+    pub(super) releases: u64,
+    pub(super) refusals: u64,
+    pub(super) refills: u64,
+    pub(super) steals: u64,
+    pub(super) spills: u64,
 }
 
 impl Totals {
-    pub(crate) const ZERO: Totals = Totals { hits: 0, allocations: 0, releases: 0, refusals: 0 };
+    pub(crate) const ZERO: Totals =
+        Totals { hits: 0, allocations: 0, releases: 0, refusals: 0, refills: 0, steals: 0, spills: 0 };
 
     /// Everything that the control block has counted in its life.
     pub(crate) fn of(core: &Core) -> Totals {
         let unserved = &core.unserved;
         let start = Totals {
-            hits: 0,
             allocations: unserved.allocations.load(Ordering::Relaxed),
             releases: unserved.releases.load(Ordering::Relaxed),
             refusals: unserved.refusals.load(Ordering::Relaxed),
+            ..Totals::ZERO
         };
-        core.magazines().iter().map(Magazine::counts).fold(start, |sum, [hits, allocations, releases, refusals]| {
-            Totals {
-                hits: sum.hits.wrapping_add(hits),
-                allocations: sum.allocations.wrapping_add(allocations),
-                releases: sum.releases.wrapping_add(releases),
-                refusals: sum.refusals.wrapping_add(refusals),
-            }
-        })
+        core.magazines().iter().map(Magazine::totals).fold(start, |sum, more| sum.with(more, u64::wrapping_add))
     }
 
     /// Allocations that were served.
@@ -56,12 +53,19 @@ impl Totals {
 
     /// What was counted since `base`; a busy tier may be caught between two counters.
     fn since(self, base: Totals) -> Totals {
-        let since = |now: u64, base: u64| (now.wrapping_sub(base) as i64).max(0) as u64;
+        self.with(base, |now, base| (now.wrapping_sub(base) as i64).max(0) as u64)
+    }
+
+    /// Each count, put together with the same of another.
+    fn with(self, other: Totals, by: impl Fn(u64, u64) -> u64) -> Totals {
         Totals {
-            hits: since(self.hits, base.hits),
-            allocations: since(self.allocations, base.allocations),
-            releases: since(self.releases, base.releases),
-            refusals: since(self.refusals, base.refusals),
+            hits: by(self.hits, other.hits),
+            allocations: by(self.allocations, other.allocations),
+            releases: by(self.releases, other.releases),
+            refusals: by(self.refusals, other.refusals),
+            refills: by(self.refills, other.refills),
+            steals: by(self.steals, other.steals),
+            spills: by(self.spills, other.spills),
         }
     }
 }
@@ -106,6 +110,18 @@ pub struct Snapshot {
     pub releases: u64,
     /// Allocations refused since the tier was built.
     pub refusals: u64,
+    /// Times that an empty magazine was filled from the tier's depot.
+    pub refills: u64,
+    /// Times that one was filled with hints from other threads' magazines, since the depot had none.
+    pub steals: u64,
+    /// Times that a magazine gave a batch of hints to the depot: it was full, or its thread exited.
+    pub spills: u64,
+    /// Times that a slot went out of service since the tier was built, because its value was gone and the factory made no other.
+    pub quarantines: u64,
+    /// The most slots that were seen in use at once since the tier was built: by looks like this one, which count those that are held,
+    /// and by refusals, at which no slot was free, so that all were in use but those kept back or out of service. More may have been in
+    /// use while nobody looked and nobody was refused.
+    pub high_water: usize,
     /// What the reclaimer's passes have done since the tier was built.
     pub reclaimed: Reclaimed,
     /// Magazines that threads and [`Local`](crate::Local)s own at present; among them those of living threads that used a
@@ -199,7 +215,7 @@ pub(crate) fn snapshot(core: &Core) -> Snapshot {
     let totals = Totals::of(core).since(core.incarnation().base);
     let now = core.flags.load(Ordering::Relaxed);
     let count = |state: State| states[state as usize];
-    Snapshot {
+    let mut snapshot = Snapshot {
         tier: core.incarnation().name,
         capacity: core.incarnation().capacity,
         free: count(State::Free) + count(State::Counted),
@@ -218,11 +234,18 @@ pub(crate) fn snapshot(core: &Core) -> Snapshot {
         hits: totals.hits,
         releases: totals.releases,
         refusals: totals.refusals,
+        refills: totals.refills,
+        steals: totals.steals,
+        spills: totals.spills,
+        quarantines: core.quarantines.load(Ordering::Relaxed),
+        high_water: 0,
         reclaimed: core.reclaimed.sum(),
         magazines: core.magazines().iter().filter(|magazine| magazine.is_owned()).count(),
         scarce: now & flags::SCARCE != 0,
         closed: now & flags::CLOSED != 0,
-    }
+    };
+    snapshot.high_water = core.high_water.raise(snapshot.held());
+    snapshot
 }
 
 /// Everybody who holds a slot, in the order of the slots. One that changes hands too fast to be read is left out.

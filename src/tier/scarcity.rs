@@ -226,16 +226,22 @@ pub(crate) fn why(core: &Core, magazine: Option<&Magazine>, wanted: usize, free:
     }
     note_refused(core, magazine);
     let incarnation = core.incarnation();
+    let quarantined = core.quarantined.load(Ordering::Relaxed);
+    let reserved = core.reserve.len();
+    if wanted == 1 {
+        // None was free at a moment just now, so all the others are in use.
+        core.high_water.raise(core.present().saturating_sub(quarantined + reserved));
+    }
     AllocateError::Exhausted(Exhausted {
         tier: incarnation.name,
         capacity: incarnation.capacity,
         wanted,
         free,
-        quarantined: core.quarantined.load(Ordering::Relaxed),
+        quarantined,
         absent: core.absent.load(Ordering::Relaxed),
         most_held_by: core.most_held_by(),
         most_held: core.most_held.load(Ordering::Relaxed),
-        reserved: core.reserve.len(),
+        reserved,
         waiting: core.waiting.len(),
     })
 }

@@ -463,7 +463,7 @@ fn seconds(time: Duration) -> f64 {
 }
 
 fn unix(at: SystemTime) -> f64 {
-    at.duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |time| seconds(time))
+    at.duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, seconds)
 }
 
 /// JSON has no others.
