@@ -157,6 +157,18 @@ impl ResourceStatus {
         ResourceStatus { at: Instant::now(), tiers, tenants: Vec::new(), waits, absorbed }
     }
 
+    /// With no counter below that of an earlier look: a thread that is between two stores of an allocation seems to have made one less for
+    /// a moment, and who reads a counter that falls takes it for one that began anew.
+    pub(super) fn not_below(mut self, earlier: &ResourceStatus) -> Self {
+        for (now, before) in self.tiers.iter_mut().zip(&earlier.tiers) {
+            let (now, before) = (&mut now.snapshot, &before.snapshot);
+            now.allocations = now.allocations.max(before.allocations);
+            now.hits = now.hits.max(before.hits);
+            now.releases = now.releases.max(before.releases);
+        }
+        self
+    }
+
     /// The tier of that name.
     pub fn tier(&self, name: &str) -> Option<&TierStatus> {
         self.tiers.iter().find(|tier| tier.name == name)

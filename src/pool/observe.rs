@@ -132,7 +132,7 @@ impl Pool {
 impl Observer {
     fn new(pool: &Pool, name: String) -> Self {
         let mut past = Past { tiers: Vec::new(), holders: VecDeque::new(), rest_until: Instant::now() };
-        let first = past.look(pool, name, 1);
+        let first = past.look(pool, None, name, 1);
         Observer {
             inner: Arc::new(Inner {
                 pool: pool.downgrade(),
@@ -201,7 +201,7 @@ impl Inner {
             return;
         }
         let before = self.latest.load();
-        let now = past.look(&pool, before.pool.clone(), before.number + 1);
+        let now = past.look(&pool, Some(&before.status), before.pool.clone(), before.number + 1);
         self.latest.store(Arc::new(now));
         drop(past);
         self.next.notify_all();
@@ -215,9 +215,12 @@ impl Chore for Inner {
 }
 
 impl Past {
-    fn look(&mut self, pool: &Pool, name: String, number: u64) -> Observation {
+    fn look(&mut self, pool: &Pool, before: Option<&ResourceStatus>, name: String, number: u64) -> Observation {
         let started = Instant::now();
-        let status = pool.monitor();
+        let status = match before {
+            Some(before) => pool.monitor().not_below(before),
+            None => pool.monitor(),
+        };
         self.tiers.resize_with(status.tiers.len(), History::new);
         for (history, tier) in self.tiers.iter_mut().zip(&status.tiers) {
             let now = &tier.snapshot;

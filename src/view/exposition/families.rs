@@ -4,7 +4,7 @@
 use std::fmt;
 
 use super::Seen;
-use super::sheet::{About, Descriptor, Label, Sheet, Value};
+use super::sheet::{About, Descriptor, Label, Probe, Sheet, Value};
 use super::shown::{Held, Rows};
 use crate::admission::breaker::report::BreakerStatus;
 use crate::admission::breaker::word::BreakerState;
@@ -136,9 +136,15 @@ static BOUNDED: [Family<Bounded>; 3] = [
 /// What shows one thing in a family, by the labels of what it is.
 type Show<'s, T> = &'s mut dyn FnMut(&[Label], &T) -> fmt::Result;
 
-/// Writes families of samples about things, each of which `all` shows.
+/// Writes families of samples about things, each of which `all` shows; those alone that have any.
 fn each<T>(sheet: &mut Sheet, families: &[Family<T>], all: impl Fn(Show<T>) -> fmt::Result) -> fmt::Result {
     families.iter().try_for_each(|family| {
+        let mut probe = Probe::default();
+        // Stops at the first.
+        _ = all(&mut |whom, it| (family.samples)(it, &mut probe.about(whom)));
+        if !probe.found {
+            return Ok(());
+        }
         let mut samples = sheet.family(&family.what)?;
         all(&mut |whom, it| (family.samples)(it, &mut samples.about(whom)))
     })

@@ -152,6 +152,31 @@ impl Samples<'_> {
     }
 }
 
+/// Finds out whether a family has samples, and refuses to take any.
+#[derive(Default)]
+pub(super) struct Probe {
+    pub(super) found: bool,
+}
+
+impl Probe {
+    /// Those about something.
+    pub(super) fn about<'s>(&'s mut self, whom: &'s [Label<'s>]) -> About<'s> {
+        About { metric: self, kind: MetricType::Unknown, whom }
+    }
+}
+
+impl Metric for Probe {
+    fn sample(&mut self, _: MetricType, _: (&[Label], &[Label]), _: Value) -> fmt::Result {
+        self.found = true;
+        Err(fmt::Error)
+    }
+
+    fn histogram(&mut self, _: (&[Label], &[Label]), _: f64, _: &[(f64, u64)]) -> fmt::Result {
+        self.found = true;
+        Err(fmt::Error)
+    }
+}
+
 /// Where samples about one thing are written: a pool, a tier.
 pub(super) struct About<'s> {
     metric: &'s mut dyn Metric,

@@ -59,7 +59,15 @@ pub(super) struct Rows<A> {
 /// What has been shown of one pool, by family and tier.
 pub(super) struct Shown {
     limit: usize,
-    known: HashMap<(&'static str, &'static str), Vec<Key>>,
+    known: HashMap<(&'static str, &'static str), Known>,
+}
+
+/// What has been shown of one tier in a family.
+#[derive(Default)]
+struct Known {
+    /// Of a counter, with what it came to.
+    rows: Vec<(Key, u64)>,
+    other: u64,
 }
 
 impl Shown {
@@ -75,21 +83,20 @@ impl Shown {
         now: impl Iterator<Item = (Key, u64)>,
     ) -> Rows<u64> {
         let known = self.known.entry((family, tier)).or_default();
-        let now = summed(now);
-        let mut rows = Rows { shown: known.iter().map(|key| (key.clone(), 0)).collect(), ..Rows::default() };
-        let mut places: HashMap<Key, usize> = known.iter().cloned().zip(0..).collect();
-        for (key, count) in now {
+        let mut places: HashMap<Key, usize> = known.rows.iter().map(|row| row.0.clone()).zip(0..).collect();
+        let (mut other, mut unlisted) = (0, 0);
+        for (key, count) in summed(now) {
             if let Some(place) = places.remove(&key) {
-                rows.shown[place].1 = count;
-            } else if known.len() < self.limit {
-                known.push(key.clone());
-                rows.shown.push((key, count));
+                known.rows[place].1 = known.rows[place].1.max(count);
+            } else if known.rows.len() < self.limit {
+                known.rows.push((key, count));
             } else {
-                rows.other += count;
-                rows.unlisted += 1;
+                other += count;
+                unlisted += 1;
             }
         }
-        rows
+        known.other = known.other.max(other);
+        Rows { shown: known.rows.clone(), other: known.other, unlisted }
     }
 
     /// What to show of gauges: the largest, then those that were shown before. A label set may come several times.
@@ -104,10 +111,10 @@ impl Shown {
         now.sort_by_cached_key(|(key, amount)| (Reverse(amount.size()), key.clone()));
         let beyond = now.split_off(now.len().min(self.limit));
         let here: HashSet<&Key> = now.iter().map(|row| &row.0).collect();
-        let gone: Vec<_> = known.drain(..).filter(|key| !here.contains(key)).collect();
+        let gone: Vec<_> = known.rows.drain(..).map(|row| row.0).filter(|key| !here.contains(key)).collect();
         let room = self.limit - now.len();
         now.extend(gone.into_iter().take(room).map(|key| (key, A::default())));
-        known.extend(now.iter().map(|row| row.0.clone()));
+        known.rows.extend(now.iter().map(|row| (row.0.clone(), 0)));
         let other = beyond.iter().fold(A::default(), |sum, row| sum.and(row.1));
         Rows { other, unlisted: beyond.len(), shown: now }
     }
@@ -143,8 +150,8 @@ mod tests {
         assert_eq!(shown.counters("f", "t", vec![row("a", 1)].into_iter()).shown, [row("a", 1)]);
         let rows = shown.counters("f", "t", vec![row("c", 5), row("b", 9), row("a", 2)].into_iter());
         assert_eq!(rows, Rows { shown: vec![row("a", 2), row("c", 5)], other: 9, unlisted: 1 });
-        let rows = shown.counters("f", "t", vec![row("b", 90)].into_iter());
-        assert_eq!(rows.shown, [row("a", 0), row("c", 0)], "not moved up, however large");
+        let rows = shown.counters("f", "t", vec![row("b", 90), row("a", 1)].into_iter());
+        assert_eq!(rows.shown, [row("a", 2), row("c", 5)], "not moved up, however large, and none has fallen");
         assert_eq!(rows.other, 90);
         assert_eq!(
             shown.counters("f", "u", vec![row("b", 9)].into_iter()).shown,
