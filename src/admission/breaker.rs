@@ -114,6 +114,8 @@ pub struct Breaker {
     refused: AtomicU64,
     cold: Mutex<Cold>,
     sink: Option<Sink>,
+    /// The tier that it guards, if it does.
+    tier: Option<&'static str>,
 }
 
 impl Breaker {
@@ -142,6 +144,7 @@ impl Breaker {
                 rules,
             }),
             sink: None,
+            tier: None,
         })
     }
 
@@ -149,6 +152,12 @@ impl Breaker {
     /// in either order; [`BreakerEvent::period`] tells. What it panics with is dropped.
     pub fn on_event(mut self, sink: impl Fn(&BreakerEvent) + Send + Sync + 'static) -> Self {
         self.sink = Some(Box::new(sink));
+        self
+    }
+
+    /// Guards the tier of that name, and says so.
+    pub(crate) fn of_tier(mut self, name: &'static str) -> Self {
+        self.tier = Some(name);
         self
     }
 
@@ -498,9 +507,29 @@ impl Breaker {
         }
     }
 
+    /// An event of `tracing`: a warning if calls are refused from now on, information otherwise.
+    #[cfg(feature = "tracing")]
+    fn trace(&self, event: &BreakerEvent) {
+        let write = || {
+            let (tier, state) = (self.tier.map(tracing::field::display), tracing::field::display(event.to));
+            match event.to {
+                BreakerState::Open | BreakerState::ForcedOpen => {
+                    tracing::warn!(target: "tierpool", kind = "breaker", tier, state, "{event}");
+                }
+                _ => tracing::info!(target: "tierpool", kind = "breaker", tier, state, "{event}"),
+            }
+        };
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(write)) {
+            dispose(panic);
+        }
+    }
+
     /// Without the lock.
     fn tell(&self, event: Option<BreakerEvent>) {
-        if let (Some(sink), Some(event)) = (&self.sink, event)
+        let Some(event) = event else { return };
+        #[cfg(feature = "tracing")]
+        self.trace(&event);
+        if let Some(sink) = &self.sink
             && let Err(panic) = catch_unwind(AssertUnwindSafe(|| sink(&event)))
         {
             dispose(panic);
@@ -511,7 +540,11 @@ impl Breaker {
 impl fmt::Debug for Breaker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let word = self.word();
-        f.debug_struct("Breaker").field("state", &word.state()).field("period", &word.period()).finish_non_exhaustive()
+        f.debug_struct("Breaker")
+            .field("tier", &self.tier)
+            .field("state", &word.state())
+            .field("period", &word.period())
+            .finish_non_exhaustive()
     }
 }
 
