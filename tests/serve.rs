@@ -207,7 +207,7 @@ fn full_view() -> Value {
         clock::tick_to(Instant::now() + Duration::from_secs(3 * seconds));
         pool.reclaim();
     }
-    let (mut one, mut two) = (pool.session(), pool.session());
+    let (one, two) = (pool.session(), pool.session());
     let packets: Vec<_> = (0..7).map(|_| one.allocate(Request::memory(1500)).unwrap()).collect();
     let waiter = thread::spawn(move || drop(two.allocate_timeout(Request::memory(1500), LONG)));
     while pool.waits_for().edges().next().is_none() {
@@ -233,7 +233,7 @@ fn names_are_data_whatever_is_in_them() {
     let tier: Tier<u8> = Tier::builder("<img src=x onerror=alert(1)>\"&").capacity(2).build_with(|| 0).unwrap();
     let pool = Pool::builder().tier(tier.clone()).build().unwrap();
     let tag = "tag\"\n</script>";
-    let _held = pool.try_allocate(Request::<u8>::of(tier.name()).tag(tag)).unwrap();
+    let _held = pool.try_allocate(Request::of::<u8>(tier.name()).tag(tag)).unwrap();
     let observer = pool.observe(name).unwrap();
     let server = Server::builder().observer(&observer).build().unwrap();
     let answer = get(server.address(), "/pools");
