@@ -183,6 +183,8 @@ pub mod docs {
     pub mod configuration {}
     #[doc = include_str!("../docs/routing.md")]
     pub mod routing {}
+    #[doc = include_str!("../docs/live-view.md")]
+    pub mod live_view {}
     #[doc = include_str!("../docs/operations.md")]
     pub mod operations {}
     #[doc = include_str!("../docs/monitoring.md")]

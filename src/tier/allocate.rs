@@ -18,7 +18,7 @@ use crate::slot::word::{State, Word};
 use crate::sync::Ordering;
 
 /// Of a busy thread's allocations, one in so many is looked at more closely; see [`sampled`].
-pub(crate) const SAMPLE_EVERY: u64 = super::sites::SAMPLE;
+pub(crate) const SAMPLE_EVERY: u64 = 1024;
 
 /// A slot that is leased to the caller.
 #[derive(Clone, Copy)]
@@ -55,7 +55,7 @@ pub(crate) fn allocate(core: &'static Core, caller: Caller) -> Option<u32> {
         && let Some((hint, popped)) = magazine.pop()
     {
         if !crate::BARE && popped.is_multiple_of(SAMPLE_EVERY) {
-            return sampled::allocate(core, hint.word, hint.index, caller.site, caller.label, magazine, popped);
+            return sampled::allocate(core, hint.word, hint.index, caller.site, caller.label, magazine);
         }
         if let Some(taken) = claim(core, hint, caller.site, caller.label.mark, caller.stamp()) {
             let counted = magazine.uses.count(caller.label);
@@ -180,7 +180,7 @@ fn from_magazine(core: &Core, magazine: &Magazine, caller: &Caller) -> Option<Ta
     loop {
         while let Some((hint, popped)) = magazine.pop() {
             if popped.is_multiple_of(SAMPLE_EVERY) {
-                sampled::note(core, caller.site, popped);
+                sampled::note(core, magazine, caller.site);
             }
             if let Some(taken) = claim(core, hint, caller.site, caller.label.mark, caller.stamp()) {
                 magazine.note_late();

@@ -16,11 +16,11 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::allocate::SAMPLE_EVERY;
 use super::census::ByNumber;
 use super::core::Core;
 use super::notice::{self, Report};
 use super::report;
-use super::sites;
 use super::suspect::Suspect;
 use super::verdict::{self, Evidence, Verdict};
 use crate::clock::{self, Tick};
@@ -192,7 +192,7 @@ impl Line {
     /// How many were allocated at least, with the luck of the samples taken off: twice their standard deviation. So a line that one
     /// or two samples have hit has allocated nothing yet.
     fn surely_sampled(&self) -> u64 {
-        self.sampled.saturating_sub(2 * self.sampled.saturating_mul(sites::SAMPLE).isqrt())
+        self.sampled.saturating_sub(2 * self.sampled.saturating_mul(SAMPLE_EVERY).isqrt())
     }
 
     /// How many have come back, about.

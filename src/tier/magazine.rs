@@ -386,6 +386,11 @@ impl Magazine {
         self.bulk.load(Ordering::Acquire) != 0 || (0..len.min(MAGAZINE)).any(marks)
     }
 
+    /// How many hints were ever popped.
+    pub(crate) fn popped(&self) -> u64 {
+        self.top(Ordering::Relaxed) / POP
+    }
+
     /// Whether somebody owns it.
     pub(crate) fn is_owned(&self) -> bool {
         self.owner() != 0

@@ -1,7 +1,7 @@
 //! One allocation in many, looked at more closely: what is worth doing now and then, and would be too dear each time.
 //!
 //! The hot path counts its pops anyway, and sends each whose number is a multiple of
-//! [`SAMPLE_EVERY`](SAMPLE_EVERY) here, for good: the allocation ends here as well. Of those that leave the hot path
+//! [`SAMPLE_EVERY`] here, for good: the allocation ends here as well. Of those that leave the hot path
 //! because no hint is at hand, which take longer, one in [`SLOW_EVERY`] is timed, by [`allocate_slow`](slow). Each counts for as many as
 //! it stands for, so that the two kinds are in the histogram as often as they are in life.
 //!
@@ -22,7 +22,17 @@ use crate::slot::word::Word;
 /// See the module's header.
 pub(crate) const SLOW_EVERY: u64 = 64;
 
-/// The rest of an allocation that has popped this hint. Advances the coarse clock.
+/// For the owner, who has just popped the hint of one in so many: advances the coarse clock, and has the line counted that it was for.
+#[cold]
+pub(crate) fn note(core: &Core, magazine: &Magazine, site: Site) {
+    clock::tick();
+    // The first of a magazine stands for none before it.
+    if magazine.popped() > 1 {
+        sites::note(core, site, SAMPLE_EVERY);
+    }
+}
+
+/// The rest of an allocation that has popped this hint, after a [`note`] of it.
 #[cold]
 #[inline(never)]
 pub(crate) fn allocate(
@@ -32,9 +42,8 @@ pub(crate) fn allocate(
     site: Site,
     label: Label,
     magazine: &'static Magazine,
-    popped: u64,
 ) -> Option<u32> {
-    note(core, site, popped);
+    note(core, magazine, site);
     let caller = Caller { site, label, magazine: Some(magazine) };
     let watch = Stopwatch::start();
     if let Some(taken) = claim(core, Hint { word, index }, site, label.mark, caller.stamp()) {
@@ -44,13 +53,6 @@ pub(crate) fn allocate(
     }
     magazine.note_stale();
     allocate_slow(core, site, label, Some(magazine))
-}
-
-/// What is done at so many pops of a magazine, whatever comes of this one: the coarse clock is advanced, and the line noted for all of them.
-pub(super) fn note(core: &Core, site: Site, popped: u64) {
-    clock::tick();
-    // The first allocation of a magazine stands for none before it.
-    sites::note(core, site, popped.min(SAMPLE_EVERY));
 }
 
 /// The same search for a slot, timed.

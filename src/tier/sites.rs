@@ -16,9 +16,6 @@ const PLACES: usize = if cfg!(loom) { 4 } else { 256 };
 /// How many places a line may have. Those that it finds taken are others' for as long as the tier lives.
 const TRIES: usize = if cfg!(loom) { 2 } else { 16 };
 
-/// So many allocations, at most, are counted as one line's by looking at one of them.
-pub(crate) const SAMPLE: u64 = 1024;
-
 /// Bulks of so many slots are worth a count of their own.
 pub(crate) const BULK: usize = 16;
 

@@ -15,15 +15,20 @@ use crate::host::issue::Severity;
 use crate::pool::history::Rates;
 use crate::pool::monitor::{ResourceStatus, TenantStatus, TierStatus};
 use crate::pool::observe::{Observation, Observer, TierTrend};
+use crate::pool::reasons::Refusals;
 use crate::pool::rows::TierKind;
+use crate::pool::uses::LabelUse;
 use crate::pool::waits::Waits;
 use crate::tier::census::SiteHolders;
+use crate::tier::latency::Latency;
 use crate::tier::reclaim::Reclaimed;
 use crate::tier::report::Snapshot;
 use crate::tier::suspect::Suspect;
 
 /// The version of the names below: one more when a name goes, or means something else.
 const VERSION: u32 = 1;
+/// Labels of a tier, likewise.
+const MOST_USES: usize = 20;
 /// Lines of holders a pool; what the others hold is told as a sum.
 const MOST_HOLDERS: usize = 200;
 
@@ -81,6 +86,7 @@ struct Tier {
     slots: Slots,
     held_slots: usize,
     most_held_last_minute_slots: usize,
+    most_held_ever_slots: usize,
     waiting: usize,
     closed: bool,
     scarce: bool,
@@ -88,6 +94,10 @@ struct Tier {
     allocations_total: u64,
     hits_total: u64,
     hit_ratio: f64,
+    refills_total: u64,
+    steals_total: u64,
+    spills_total: u64,
+    quarantines_total: u64,
     releases_total: u64,
     refusals_total: u64,
     denied_total: u64,
@@ -96,8 +106,12 @@ struct Tier {
     releases_per_second: PerSecond,
     refusals_per_second: PerSecond,
     allocations_per_second_last_minute: Vec<f64>,
+    allocate_latency: LatencySeen,
     waits: Vec<WaitsOf>,
-    refused_by_priority_total: Vec<RefusedOf>,
+    refusals_by_reason: Vec<RefusedFor>,
+    refusals_by_priority: Vec<RefusedOf>,
+    uses: Vec<Use>,
+    other_uses_total: u64,
     breaker: Option<Breaker>,
     factory_breaker: Option<Breaker>,
     upkeep: Upkeep,
@@ -132,6 +146,17 @@ struct WaitsOf {
     priority: String,
     #[serde(flatten)]
     waits: WaitsSeen,
+    latency: LatencySeen,
+}
+
+/// What a share of them took at most.
+#[derive(Serialize)]
+struct LatencySeen {
+    count: u64,
+    p50_seconds: f64,
+    p99_seconds: f64,
+    p999_seconds: f64,
+    max_seconds: f64,
 }
 
 #[derive(Serialize)]
@@ -141,6 +166,21 @@ struct WaitsSeen {
     given_up_total: u64,
     average_seconds: f64,
     longest_seconds: f64,
+}
+
+#[derive(Serialize)]
+struct RefusedFor {
+    reason: &'static str,
+    refused_total: u64,
+}
+
+/// Allocations that said the same of themselves.
+#[derive(Serialize)]
+struct Use {
+    tenant: Option<String>,
+    tag: Option<&'static str>,
+    priority: String,
+    allocations_total: u64,
 }
 
 #[derive(Serialize)]
@@ -194,6 +234,8 @@ struct Tenant {
     hard_bytes: Option<u64>,
     soft_slots: Option<u64>,
     soft_bytes: Option<u64>,
+    allocations_total: u64,
+    refusals_total: u64,
     waits: WaitsSeen,
 }
 
@@ -300,6 +342,7 @@ fn tier(status: &TierStatus, trend: &TierTrend) -> Tier {
         slots: slots(now),
         held_slots: status.held(),
         most_held_last_minute_slots: trend.most_held,
+        most_held_ever_slots: now.high_water,
         waiting: now.waiting,
         closed: now.closed,
         scarce: now.scarce,
@@ -307,6 +350,10 @@ fn tier(status: &TierStatus, trend: &TierTrend) -> Tier {
         allocations_total: now.allocations,
         hits_total: now.hits,
         hit_ratio: finite(now.hit_rate()),
+        refills_total: now.refills,
+        steals_total: now.steals,
+        spills_total: now.spills,
+        quarantines_total: now.quarantines,
         releases_total: now.releases,
         refusals_total: now.refusals,
         denied_total: status.denied,
@@ -315,8 +362,12 @@ fn tier(status: &TierStatus, trend: &TierTrend) -> Tier {
         releases_per_second: per_second(trend.releases),
         refusals_per_second: per_second(trend.refusals),
         allocations_per_second_last_minute: trend.recent.iter().map(|rate| finite(rate.round())).collect(),
-        waits: waits_by(&status.waits),
-        refused_by_priority_total: refused_by(&status.refused),
+        allocate_latency: latency(&status.latency),
+        waits: waits_by(status),
+        refusals_by_reason: refused_for(&status.reasons),
+        refusals_by_priority: refused_by(&status.refused),
+        uses: status.uses.iter().take(MOST_USES).map(used).collect(),
+        other_uses_total: status.other_uses + status.uses.iter().skip(MOST_USES).map(|it| it.allocations).sum::<u64>(),
         breaker: status.breaker.as_ref().map(breaker),
         factory_breaker: status.factory_breaker.as_ref().map(breaker),
         upkeep: upkeep(now.reclaimed),
@@ -341,9 +392,32 @@ fn per_second(rates: Rates) -> PerSecond {
     PerSecond { second: finite(second), minute: finite(minute), quarter_hour: finite(quarter_hour) }
 }
 
-fn waits_by(waits: &ByPriority<Waits>) -> Vec<WaitsOf> {
-    let of = |(priority, waits): (_, &Waits)| WaitsOf { priority: name(priority), waits: waits_seen(waits) };
-    waits.iter().rev().map(of).collect()
+fn waits_by(status: &TierStatus) -> Vec<WaitsOf> {
+    let of = |(priority, waits): (_, &Waits)| WaitsOf {
+        priority: name(priority),
+        waits: waits_seen(waits),
+        latency: latency(status.wait_latency.of(priority)),
+    };
+    status.waits.iter().rev().map(of).collect()
+}
+
+fn latency(of: &Latency) -> LatencySeen {
+    let share = |q| seconds(of.quantile(q));
+    LatencySeen {
+        count: of.count(),
+        p50_seconds: share(0.5),
+        p99_seconds: share(0.99),
+        p999_seconds: share(0.999),
+        max_seconds: seconds(of.max()),
+    }
+}
+
+fn refused_for(reasons: &Refusals) -> Vec<RefusedFor> {
+    reasons.iter().map(|(reason, refused_total)| RefusedFor { reason: reason.name(), refused_total }).collect()
+}
+
+fn used(it: &LabelUse) -> Use {
+    Use { tenant: it.tenant.clone(), tag: it.tag, priority: name(it.priority), allocations_total: it.allocations }
 }
 
 fn refused_by(refused: &ByPriority<u64>) -> Vec<RefusedOf> {
@@ -404,6 +478,8 @@ fn tenant(status: &TenantStatus) -> Tenant {
         hard_bytes: limit(status.hard.bytes),
         soft_slots: limit(status.soft.slots),
         soft_bytes: limit(status.soft.bytes),
+        allocations_total: status.allocations,
+        refusals_total: status.refusals,
         waits: waits_seen(&status.waits),
     }
 }
