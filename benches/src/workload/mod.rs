@@ -63,7 +63,7 @@ const fn unfenced(name: &'static str, threads: usize, fill: fn(&mut Cast)) -> Wo
 }
 
 /// All workloads.
-pub static ALL: [Workload; 32] = [
+pub static ALL: [Workload; 33] = [
     batches("floor", 1, floor::fill),
     batches("pair-64", 1, pair::alone::<64, CAPACITY>),
     batches("pair-64", 2, pair::together::<64, CAPACITY>),
