@@ -22,6 +22,7 @@ pub struct Allocation<'p, K: Send + 'static> {
     stage: Stage<'p, K>,
 }
 
+#[allow(clippy::large_enum_variant)] // A refusal is rare, and nobody keeps many futures that were refused.
 enum Stage<'p, K: Send + 'static> {
     /// The request could not be served by this pool.
     Refused(RequestError),
