@@ -34,6 +34,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         println!("  {holder}");
     }
 
+    println!("\nby line, what holds most first:\n{}", connections.holders_by_site());
+
     let handle = cached.into_iter().next().expect("six are cached").detach();
     connections.release(handle)?;
     if let Err(error) = connections.release(handle) {

@@ -22,10 +22,7 @@ pub struct Allocation<'p, K: Send + 'static> {
     stage: Stage<'p, K>,
 }
 
-#[expect(
-    clippy::large_enum_variant,
-    reason = "the largest lies in the future itself: a box would be an allocation each time that one waits"
-)]
+#[allow(clippy::large_enum_variant)] // The largest lies in the future itself: a box would be an allocation each time that one waits.
 enum Stage<'p, K: Send + 'static> {
     /// The request could not be served by this pool.
     Refused(RequestError),
