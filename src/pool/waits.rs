@@ -9,6 +9,7 @@ use super::Pool;
 use super::prepared::Plan;
 use super::rows::Row;
 use crate::admission::priority::ByPriority;
+use crate::slot::label::Label;
 use crate::sync::{AtomicU64, Ordering};
 
 /// Waits that have ended, and how.
@@ -96,7 +97,7 @@ impl ByPriority<Waits> {
 pub(super) struct Waiting<'p> {
     pool: &'p Pool,
     row: &'p Row,
-    plan: Plan,
+    label: Label,
     since: Instant,
     wants: bool,
     end: End,
@@ -105,7 +106,7 @@ pub(super) struct Waiting<'p> {
 impl<'p> Waiting<'p> {
     pub(super) fn begin(pool: &'p Pool, row: &'p Row, plan: &Plan) -> Self {
         let wants = row.books.as_ref().is_some_and(|books| books.keeps_wanting(row.tier.core(), plan.tenant()));
-        Waiting { pool, row, plan: *plan, since: Instant::now(), wants, end: End::GivenUp }
+        Waiting { pool, row, label: plan.label, since: Instant::now(), wants, end: End::GivenUp }
     }
 
     /// It has ended, with a slot or without. How long it took.
@@ -118,12 +119,12 @@ impl<'p> Waiting<'p> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         let took = self.since.elapsed();
-        let class = self.plan.label.class;
+        let class = self.label.class;
         self.row.counts.waits.of_class(class).count(self.end, took);
         let latency = self.row.counts.wait_latency.of_class(class);
         latency.prepare();
         latency.record(took, 1);
-        self.pool.inner.waits[self.plan.tenant().index()].count(self.end, took);
+        self.pool.inner.waits[usize::from(self.label.tenant)].count(self.end, took);
         if let Some(books) = self.row.books.as_ref().filter(|_| self.wants) {
             books.wants_no_more();
         }
