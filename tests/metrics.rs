@@ -188,7 +188,7 @@ fn the_sum_over_labels_is_exact_after_a_storm() {
         let request = Request::memory(1).priority(Priority::ALL[number % 4]);
         let tag = format!("storm {}", number % 10);
         let request = tenants[number % 3].map_or(request, |tenant| request.tenant(tenant));
-        pool.prepare(if number % 10 == 0 { request } else { request.tag(&tag) }).unwrap()
+        pool.prepare(if number.is_multiple_of(10) { request } else { request.tag(&tag) }).unwrap()
     };
     let requests: Vec<_> = (0..60).map(prepare).collect();
     // 60 numbers are all combinations of 3, 4 and 10 that occur, each once.

@@ -10,6 +10,7 @@ use super::keepers::{self, Wanting};
 use super::prepared::Plan;
 use super::rows::Row;
 use crate::admission::priority::ByPriority;
+use crate::slot::label::Label;
 use crate::sync::{AtomicU64, Ordering};
 
 /// Waits that have ended, and how.
@@ -98,7 +99,7 @@ impl ByPriority<Waits> {
 pub(super) struct Waiting<'p> {
     pool: &'p Pool,
     row: &'p Row,
-    plan: Plan,
+    label: Label,
     since: Instant,
     wants: bool,
     _wanting: Option<Wanting>,
@@ -113,7 +114,8 @@ impl<'p> Waiting<'p> {
         if wanting.is_some() {
             keepers::give_up_one(core.id);
         }
-        Waiting { pool, row, plan: *plan, since: Instant::now(), wants, _wanting: wanting, end: End::GivenUp }
+        let label = plan.label;
+        Waiting { pool, row, label, since: Instant::now(), wants, _wanting: wanting, end: End::GivenUp }
     }
 
     /// It has ended, with a slot or without. How long it took.
@@ -126,12 +128,12 @@ impl<'p> Waiting<'p> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         let took = self.since.elapsed();
-        let class = self.plan.label.class();
+        let class = self.label.class();
         self.row.counts.waits.of_class(class).count(self.end, took);
         let latency = self.row.counts.wait_latency.of_class(class);
         latency.prepare();
         latency.record(took, 1);
-        self.pool.inner.waits[self.plan.tenant().index()].count(self.end, took);
+        self.pool.inner.waits[usize::from(self.label.tenant)].count(self.end, took);
         if let Some(books) = self.row.books.as_ref().filter(|_| self.wants) {
             books.wants_no_more();
         }

@@ -206,6 +206,12 @@ impl Header {
         self.note.store(note.bits(), Ordering::Release);
     }
 
+    /// For the holder only: whether there is a note. A load, where clearing one would be a store, for which the next claim has to wait.
+    #[inline(always)]
+    pub(crate) fn has_note(&self) -> bool {
+        self.note.load(Ordering::Relaxed) != 0
+    }
+
     /// For the holder only: the note as it stands.
     pub(crate) fn held_note(&self) -> Note {
         Note::from_bits(self.note.load(Ordering::Relaxed))

@@ -112,7 +112,7 @@ fn attempt(
 #[inline(always)]
 fn give(core: &Core, free: Word, index: u32, site: Option<Site>) {
     let header = core.header(index);
-    if !crate::BARE {
+    if !crate::BARE && (site.is_some() || header.has_note()) {
         header.set_note(Note::released(site));
     }
     header.give(free);

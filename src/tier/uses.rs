@@ -15,9 +15,9 @@ use crate::sync::arena::Zeroed;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// Labels that a tier tells apart.
-pub(crate) const LABELS: usize = if cfg!(loom) { 1 } else { 256 };
+pub(crate) const LABELS: usize = if cfg!(loom) { 2 } else { 256 };
 /// Labels that a magazine counts without the shelf: two cache lines.
-const PLACES: usize = if cfg!(loom) { 1 } else { 16 };
+const PLACES: usize = if cfg!(loom) { 2 } else { 16 };
 /// Whether uses are counted. Not in models: these numbers order nothing, and each would be one more step to explore.
 const COUNTED: bool = !cfg!(loom) && !crate::BARE;
 
