@@ -1,6 +1,7 @@
 //! What is timed. Each workload is written once, for any [`Subject`](crate::subject::Subject).
 
 pub mod burst;
+pub mod cache;
 pub mod check;
 pub mod depot;
 pub mod detect;
@@ -63,7 +64,7 @@ const fn unfenced(name: &'static str, threads: usize, fill: fn(&mut Cast)) -> Wo
 }
 
 /// All workloads.
-pub static ALL: [Workload; 32] = [
+pub static ALL: [Workload; 33] = [
     batches("floor", 1, floor::fill),
     batches("pair-64", 1, pair::alone::<64, CAPACITY>),
     batches("pair-64", 2, pair::together::<64, CAPACITY>),
@@ -83,6 +84,7 @@ pub static ALL: [Workload; 32] = [
     unfenced(route::NAME, 1, route::fill),
     unfenced(detect::NAME, 1, detect::fill),
     unfenced(touch::NAME, 1, touch::fill),
+    batches(cache::NAME, 1, cache::fill),
     batches("steal", 2, steal::fill::<{ steal::HALF }>),
     batches("steal-one", 2, steal::fill::<1>),
     Workload { name: "tail", threads: 1, usual: true, fenced: true, plan: Plan::Singles(tail::fill) },
