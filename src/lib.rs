@@ -54,6 +54,10 @@
 //! [`Prepared`] request costs what its tier costs. [`docs::configuration`] lists every option, in code and in TOML;
 //! [`docs::allocation_strategies`] tells what each rule for scarce slots promises and costs, and when not to use it.
 //!
+//! # Again and again
+//! A slot that was used last is at hand for whoever wants one next. Where it matters what is in it, `Pool::cache` finds slots by key, with their
+//! content, and gives them up before anybody is refused: `docs::caching` (feature `cache`, on by default).
+//!
 //! # Several pools
 //! A [`TaskRouter`] sends [`Task`]s, which hold several resources for their life, to [`Node`]s: pools under a name, one a NUMA node, say. It
 //! takes what they need, all or nothing, and explains each decision. [`docs::routing`] says what each policy promises.
@@ -189,6 +193,9 @@ pub mod docs {
     pub mod allocation_strategies {}
     #[doc = include_str!("../docs/configuration.md")]
     pub mod configuration {}
+    #[cfg(all(feature = "cache", not(loom)))]
+    #[doc = include_str!("../docs/caching.md")]
+    pub mod caching {}
     #[doc = include_str!("../docs/routing.md")]
     pub mod routing {}
     #[doc = include_str!("../docs/live-view.md")]

@@ -10,6 +10,8 @@
 //!
 //! A tier without keepers pays for this with a load when it refuses.
 
+#![cfg_attr(any(loom, not(feature = "cache")), allow(dead_code, reason = "only caches keep slots"))]
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 

@@ -74,6 +74,7 @@ impl<T: 'static> SharedLease<T> {
         self.place as u32
     }
 
+    #[cfg(all(feature = "cache", not(loom)))]
     pub(crate) fn core(&self) -> &'static Core {
         self.core
     }

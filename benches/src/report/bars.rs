@@ -4,7 +4,7 @@ use super::row::Row;
 use crate::run::cast::FALLBACK;
 use crate::subject::Kind;
 use crate::workload::tail::CONTROL;
-use crate::workload::{detect, pool_pair, route, scarcity, touch, upkeep};
+use crate::workload::{cache, detect, pool_pair, route, scarcity, touch, upkeep};
 
 /// One bar.
 #[derive(Clone, Debug)]
@@ -35,6 +35,7 @@ pub fn all(rows: &[Row]) -> Vec<Bar> {
     bars.extend(route(rows));
     bars.extend(detect(rows));
     bars.push(touch(rows));
+    bars.push(cache(rows));
     bars.extend(read(rows));
     bars.extend(wake(rows));
     bars.extend(scarcity(rows));
@@ -145,6 +146,12 @@ fn detect(rows: Rows) -> Vec<Bar> {
 fn touch(rows: Rows) -> Bar {
     let row = |subject| rows.get(touch::NAME, 1, subject);
     bar("touch: first, after prefaulting / warm", 1.1, over(row(touch::FIRST), row(touch::WARM)))
+}
+
+/// What a hit of the keyed cache should cost.
+fn cache(rows: Rows) -> Bar {
+    let row = |subject| rows.get(cache::NAME, 1, subject);
+    bar("cache: a hit / quick_cache's own", 1.3, over(row(cache::OURS), row(cache::QUICK)))
 }
 
 /// What reading a shared value should cost.

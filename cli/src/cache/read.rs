@@ -69,12 +69,10 @@ pub enum KeysError {
         line: u64,
     },
     /// What zstd has compressed is damaged, or not all there.
-    #[error("the zstd data is damaged or cut off ({problem}); test it with `zstd -t`, and fetch it again")]
+    #[error("the zstd data is damaged or cut off; test it with `zstd -t`, and fetch it again")]
     Compressed {
-        /// The line at which no more could be read, from 1.
+        /// The line at which no more could be read, from 1; the decoder keeps many lines back.
         line: u64,
-        /// What the decoder says.
-        problem: String,
     },
     /// It is no text, or no allocation trace, or could not be read at all.
     #[error(transparent)]
@@ -86,12 +84,10 @@ impl KeysError {
     pub fn line(&self) -> Option<u64> {
         use KeysError::*;
         match self {
-            Empty | NoColumns { .. } => None,
-            Blocks { line, .. }
-            | Field { line, .. }
-            | Column { line, .. }
-            | TooLong { line }
-            | Compressed { line, .. } => Some(*line),
+            Empty | NoColumns { .. } | Compressed { line: 1 } => None,
+            Blocks { line, .. } | Field { line, .. } | Column { line, .. } | TooLong { line } | Compressed { line } => {
+                Some(*line)
+            }
             Trace(error) => error.line(),
         }
     }
@@ -115,11 +111,10 @@ const ZSTD: [u8; 4] = [0x28, 0xB5, 0x2F, 0xFD];
 pub fn read(reader: impl Read, column: Option<&str>) -> Result<Keys, KeysError> {
     let mut reader = BufReader::with_capacity(1 << 16, reader);
     if beginning(&mut reader)?.starts_with(&ZSTD) {
-        let damaged = |line: u64, problem: String| KeysError::Compressed { line, problem };
-        let plain = StreamingDecoder::new(reader).map_err(|error| damaged(1, error.to_string()))?;
+        let plain = StreamingDecoder::new(reader).map_err(|_| KeysError::Compressed { line: 1 })?;
         let mut line = 1;
         return lines(BufReader::with_capacity(1 << 16, plain), column, &mut line).map_err(|error| match error {
-            KeysError::Trace(TraceError::Io(error)) => damaged(line, error.to_string()),
+            KeysError::Trace(TraceError::Io(_)) => KeysError::Compressed { line },
             error => error,
         });
     }
