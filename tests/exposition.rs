@@ -2,7 +2,7 @@
 //! pool's own, whatever things are called.
 #![cfg(all(feature = "prometheus", not(loom)))]
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -23,11 +23,21 @@ type Series = BTreeMap<String, String>;
 /// What was exposed: each series and its value. Panics if a series comes twice.
 struct Exposed(Vec<(String, Series, f64)>);
 
+/// The families of a text. The parser takes histograms without units only, which the standard does not ask for.
+fn families(text: &str) -> HashMap<String, MetricFamily<OpenMetricsType, OpenMetricsValue>> {
+    let is_of_histogram = |line: &str| {
+        let family = line.strip_prefix("# UNIT ").and_then(|rest| rest.split_once(' '));
+        family.is_some_and(|(name, _)| text.contains(&format!("# TYPE {name} histogram\n")))
+    };
+    let lines = text.lines().filter(|line| !is_of_histogram(line));
+    let rest: String = lines.flat_map(|line| [line, "\n"]).collect();
+    parse_openmetrics(&rest).unwrap_or_else(|error| panic!("{error}\n{text}")).families
+}
+
 impl Exposed {
     fn parse(text: &str) -> Self {
-        let exposition = parse_openmetrics(text).unwrap_or_else(|error| panic!("{error}\n{text}"));
         let mut samples = Vec::new();
-        for family in exposition.families.values() {
+        for family in families(text).values() {
             for sample in family.iter_samples() {
                 let labels = sample.get_labelset().unwrap();
                 let labels: Series = labels.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
@@ -115,9 +125,18 @@ fn the_numbers_are_those_of_the_pool() {
         assert_eq!(sum("tierpool_releases_total"), tier.snapshot.releases as f64);
         assert_eq!(sum("tierpool_magazine_hits_total"), tier.snapshot.hits as f64);
         assert_eq!(sum("tierpool_denied_requests_total"), tier.denied as f64);
+        assert_eq!(sum("tierpool_refusals_total"), tier.reasons.all() as f64);
+        assert_eq!(sum("tierpool_label_allocations_total"), tier.snapshot.allocations as f64);
+        assert_eq!(sum("tierpool_allocate_seconds_count"), tier.latency.count() as f64);
+        assert_eq!(sum("tierpool_allocate_seconds_sum"), tier.latency.total().as_secs_f64());
     }
     assert_eq!(exposed.sum("tierpool_slot_size_bytes", &[("tier", "packets")]), 2048.0);
+    assert_eq!(exposed.sum("tierpool_refusals_total", &[("tier", "packets"), ("reason", "quota")]), 1.0);
+    let desk = [("tenant", "desk"), ("tag", "rx"), ("priority", "normal")];
+    assert_eq!(exposed.sum("tierpool_label_allocations_total", &desk), 6.0);
     let tenant = [("pool", "gateway"), ("tenant", "desk")];
+    assert_eq!(exposed.sum("tierpool_tenant_allocations_total", &tenant), 6.0);
+    assert_eq!(exposed.sum("tierpool_tenant_refusals_total", &tenant), 1.0);
     assert_eq!(exposed.sum("tierpool_tenant_held_slots", &tenant), 6.0);
     assert_eq!(exposed.sum("tierpool_tenant_held_bytes", &tenant), 6.0 * 2048.0);
     assert_eq!(exposed.sum("tierpool_tenant_limit_slots", &[("limit", "hard")]), 6.0);
@@ -159,13 +178,13 @@ fn both_formats_are_read_by_a_strict_parser_and_say_the_same() {
     let (_pool, exporter, monitor) = rich();
     let text = exporter.text(TextFormat::OpenMetrics);
     assert!(text.ends_with("# EOF\n"), "{text}");
-    let exposition = parse_openmetrics(&text).unwrap();
-    for family in exposition.families.values() {
+    let families = families(&text);
+    for family in families.values() {
         check_family(family);
     }
     let other = exporter.text(TextFormat::Prometheus);
     let other = parse_prometheus(&other).unwrap_or_else(|error| panic!("{error}\n{other}"));
-    assert_eq!(other.families.len(), exposition.families.len());
+    assert_eq!(other.families.len(), families.len());
     let exposed = Exposed::parse(&text);
     assert_eq!(exposed.sum("tierpool_health", &[("level", "healthy")]), 1.0);
     monitor.alert_resource_issue(ResourceIssue::new("upstream", Severity::Unhealthy, "it does not answer"));
@@ -181,6 +200,9 @@ fn check_family(family: &MetricFamily<OpenMetricsType, OpenMetricsValue>) {
     let name = &family.family_name;
     assert!(name.starts_with("tierpool_"), "{name}");
     assert!(family.help.len() > 10 && family.help.ends_with('.'), "{name}: {:?}", family.help);
+    if family.family_type == OpenMetricsType::Histogram {
+        return assert!(name.ends_with("_seconds"), "{name}");
+    }
     assert!(
         family.unit.is_empty() || ["seconds", "bytes"].contains(&family.unit.as_str()),
         "{name}: {:?}",
@@ -289,14 +311,59 @@ fn beyond_the_limit_the_rest_is_summed_and_counted() {
     assert_eq!(other, all - 25.0, "five with five each are shown");
     let unlisted = [("family", "tierpool_site_held_slots")];
     assert_eq!(exposed.sum("tierpool_unlisted_label_sets", &unlisted), (TAGS - 5) as f64);
-    let series = exposed.0.iter().filter(|sample| sample.0 == "tierpool_site_held_slots").count();
-    assert_eq!(series, 6);
+    let series = |exposed: &Exposed, name: &str| exposed.0.iter().filter(|sample| sample.0 == name).count();
+    assert_eq!(series(&exposed, "tierpool_site_held_slots"), 6);
+    assert_eq!(exposed.sum("tierpool_label_allocations_total", &[]), all);
+    assert_eq!(series(&exposed, "tierpool_label_allocations_total"), 6);
+    let unlisted = [("family", "tierpool_label_allocations")];
+    assert_eq!(exposed.sum("tierpool_unlisted_label_sets", &unlisted), (TAGS - 5) as f64);
     drop(held);
     observer.look();
     let after = Exposed::of(&exporter);
     assert_eq!(after.sum("tierpool_site_held_slots", &[]), 0.0);
-    let series = after.0.iter().filter(|sample| sample.0 == "tierpool_site_held_slots").count();
-    assert_eq!(series, 6, "who was shown stays, at zero");
+    assert_eq!(series(&after, "tierpool_site_held_slots"), 6, "who was shown stays, at zero");
+}
+
+#[test]
+fn buckets_add_up_and_waits_are_in_them() {
+    let pool = Pool::builder().memory("packets", 2048, 1).build().unwrap();
+    let (exporter, observer) = exporter_of(&pool, "gateway");
+    let held = pool.try_allocate(Request::memory(100)).unwrap();
+    let patience = Duration::from_millis(2);
+    pool.allocate_timeout(Request::memory(100).priority(Priority::High), patience).unwrap_err();
+    drop(held);
+    observer.look();
+    let text = exporter.text(TextFormat::OpenMetrics);
+    let line =
+        |start: &str| text.lines().find(|line| line.starts_with(start)).unwrap_or_else(|| panic!("{start}\n{text}"));
+    let whom = r#"pool="gateway",tier="packets",priority="high"} "#;
+    assert!(
+        line(r#"tierpool_wait_seconds_bucket{le="0.001","#).contains("} 0"),
+        "no wait was shorter than its patience"
+    );
+    assert!(text.contains(&format!("tierpool_wait_seconds_bucket{{le=\"+Inf\",{whom}1\n")), "{text}");
+    assert!(text.contains(&format!("tierpool_wait_seconds_count{{{whom}1\n")), "{text}");
+    let exposed = Exposed::parse(&text);
+    assert!(exposed.sum("tierpool_wait_seconds_sum", &[("priority", "high")]) >= patience.as_secs_f64());
+    assert_eq!(exposed.sum("tierpool_waits_total", &[("priority", "high"), ("end", "in_vain")]), 1.0);
+}
+
+#[test]
+fn a_line_that_holds_too_long_is_a_suspect() {
+    let tier = MemoryTier::new("packets", 2048, 8).with(|tier| tier.leak_after(Duration::from_millis(20)));
+    let pool = Pool::builder().memory_tier(tier).build().unwrap();
+    let (exporter, observer) = exporter_of(&pool, "gateway");
+    let _held = pool.try_allocate(Request::memory(100)).unwrap();
+    // As long as it takes: the limit is real time.
+    while observer.look().leaks.is_empty() {
+        thread::sleep(Duration::from_millis(5));
+        pool.reclaim();
+    }
+    let exposed = Exposed::of(&exporter);
+    assert_eq!(exposed.sum("tierpool_suspect_slots", &[("verdict", "unclear")]), 1.0);
+    assert!(exposed.sum("tierpool_suspect_oldest_hold_seconds", &[]) >= 0.02);
+    let site = exposed.0.iter().find(|sample| sample.0 == "tierpool_suspect_slots").unwrap();
+    assert!(site.1["site"].starts_with(&format!("{}:", file!())), "{site:?}");
 }
 
 #[test]

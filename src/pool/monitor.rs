@@ -166,6 +166,9 @@ impl ResourceStatus {
             now.hits = now.hits.max(before.hits);
             now.releases = now.releases.max(before.releases);
         }
+        for (now, before) in self.tenants.iter_mut().zip(&earlier.tenants) {
+            now.allocations = now.allocations.max(before.allocations);
+        }
         self
     }
 

@@ -142,6 +142,12 @@ impl Latency {
         Duration::from_nanos(self.histogram.as_ref().map_or(0, Histogram::max))
     }
 
+    /// All of them together, each as long as the end of its bucket is; never less than at an earlier reading.
+    pub fn total(&self) -> Duration {
+        let nanoseconds: u128 = self.recorded().map(|(value, count)| u128::from(value) * u128::from(count)).sum();
+        Duration::from_nanos_u128(nanoseconds)
+    }
+
     /// How many took no longer than each of these bounds, which are in ascending order: the buckets of an exposition.
     pub fn cumulative(&self, bounds: &[Duration]) -> Vec<u64> {
         let mut recorded = self.recorded().peekable();

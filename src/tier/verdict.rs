@@ -18,7 +18,7 @@ use std::time::Duration;
 #[non_exhaustive]
 pub enum Verdict {
     /// A leak, almost surely: for each of these a thousand others from there have come back, after a quarter of their age at most, and chance
-    /// would do the like once in 64 times.
+    /// would do the like once in 64 times. Where late ones come back, only those count as others, nearly.
     Leak,
     /// Probably a leak: for each of these a hundred others have come back, and chance would do the like once in 16 times; or ten
     /// others, while for eight times [`leak_after`](crate::TierBuilder::leak_after) more and more have stayed.
@@ -95,22 +95,32 @@ const SURELY: (u64, f64) = (1000, 64.0);
 const PROBABLY: (u64, f64) = (100, 16.0);
 /// How many others, if what is beyond it has grown in so many windows in a row.
 const WHILE_RISING: u64 = 10;
+/// So many that were not late count as one that was.
+const ORDINARY: u64 = 1000;
 const RISING: u32 = 8;
 /// What is past the limit and as much again, for so many windows: that is how the line behaves.
 const STEADY: u32 = 4;
 
 impl Evidence {
-    /// Once in how many times chance would put as many as far beyond the habit.
+    /// How many have come back that tell what the line does with those that it holds for long: all, as long as none was late. Once
+    /// some were, those that were not say little; a thousand of them, as much as one that was.
+    fn peers(&self) -> u64 {
+        if self.late_back == 0 { self.back } else { self.late_back.max(self.back / ORDINARY) }
+    }
+
+    /// Once in how many times chance would put as many as far beyond the habit. What is late and not beyond it fills the gap between
+    /// them, and takes as much off.
     fn odds(&self) -> f64 {
         let others = i32::try_from(self.beyond.saturating_sub(1)).unwrap_or(i32::MAX);
-        self.oldest.as_secs_f64() / self.habit.as_secs_f64() * f64::from(FAR).powi(others)
+        let between = self.late.saturating_sub(self.beyond) as f64;
+        self.oldest.as_secs_f64() / self.habit.as_secs_f64() * f64::from(FAR).powi(others) / (1.0 + between)
     }
 }
 
 pub(super) fn judge(it: &Evidence) -> Verdict {
-    let back_for_each = it.back / it.beyond.max(1);
+    let back_for_each = it.peers() / it.beyond.max(1);
     let is = |(back, odds)| it.beyond > 0 && back_for_each >= back && it.odds() >= odds;
-    let grows = it.beyond > 0 && back_for_each >= WHILE_RISING && it.rising >= RISING && it.late_back == 0;
+    let grows = it.beyond > 0 && back_for_each >= WHILE_RISING && it.rising >= RISING;
     if is(SURELY) {
         Verdict::Leak
     } else if is(PROBABLY) || grows {
@@ -156,12 +166,29 @@ mod tests {
     }
 
     #[test]
+    fn once_late_ones_have_come_back_it_takes_more() {
+        let with = |late_back| Evidence { late_back, back: 50_000, ..FEW_OF_MANY };
+        let cases = [
+            (0, Verdict::Leak),
+            (1, Verdict::Unclear),
+            (299, Verdict::Unclear),
+            (300, Verdict::LikelyLeak),
+            (3_000, Verdict::Leak),
+        ];
+        for (late_back, verdict) in cases {
+            assert_eq!(judge(&with(late_back)), verdict, "{late_back}");
+        }
+        let once_of_many = Evidence { late_back: 1, ..FEW_OF_MANY };
+        assert_eq!(judge(&once_of_many), Verdict::LikelyLeak, "one that was stopped by a debugger, say, hides no leak");
+    }
+
+    #[test]
     fn what_only_grows_while_most_come_back_is_probably_one() {
         let growing = Evidence { back: 30, rising: 8, ..FEW_OF_MANY };
         assert_eq!(judge(&growing), Verdict::LikelyLeak);
         assert_eq!(judge(&Evidence { rising: 7, ..growing }), Verdict::Unclear);
         assert_eq!(judge(&Evidence { back: 0, ..growing }), Verdict::Unclear, "a cache that fills does the same");
-        assert_eq!(judge(&Evidence { late_back: 1, ..growing }), Verdict::Unclear);
+        assert_eq!(judge(&Evidence { late_back: 1, ..growing }), Verdict::Unclear, "one late one came back");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! together.
 
 use std::fmt;
+use std::time::Duration;
 
 use super::Seen;
 use super::sheet::{About, Descriptor, Label, Probe, Sheet, Value};
@@ -36,6 +37,11 @@ const fn gauge<T>(name: &'static str, help: &'static str, samples: Samples<T>) -
 
 const fn info<T>(name: &'static str, help: &'static str, samples: Samples<T>) -> Family<T> {
     Family { what: Descriptor::info(name, help), samples }
+}
+
+/// A histogram of times.
+const fn histogram<T>(name: &'static str, help: &'static str, samples: Samples<T>) -> Family<T> {
+    Family { what: Descriptor::histogram(name, help).seconds(), samples }
 }
 
 /// A gauge of time.
@@ -83,25 +89,81 @@ pub(super) fn write(sheet: &mut Sheet, pools: &mut [Seen], health: Option<&Healt
     each(sheet, &HEALTH, |show| health.map_or(Ok(()), |monitor| show(&[], monitor)))
 }
 
+const fn bound_of(nanoseconds: u64) -> Duration {
+    Duration::from_nanos(nanoseconds)
+}
+
+/// Of allocations: from what a magazine takes to what a stopped thread takes.
+static ALLOCATE_BOUNDS: [Duration; 14] = [
+    bound_of(10),
+    bound_of(25),
+    bound_of(50),
+    bound_of(100),
+    bound_of(250),
+    bound_of(500),
+    bound_of(1_000),
+    bound_of(2_500),
+    bound_of(10_000),
+    bound_of(100_000),
+    bound_of(1_000_000),
+    bound_of(10_000_000),
+    bound_of(100_000_000),
+    bound_of(1_000_000_000),
+];
+
+/// Of waits: from a wake-up to what no user waits for.
+static WAIT_BOUNDS: [Duration; 14] = [
+    bound_of(10_000),
+    bound_of(50_000),
+    bound_of(100_000),
+    bound_of(500_000),
+    bound_of(1_000_000),
+    bound_of(5_000_000),
+    bound_of(10_000_000),
+    bound_of(50_000_000),
+    bound_of(100_000_000),
+    bound_of(500_000_000),
+    bound_of(1_000_000_000),
+    bound_of(5_000_000_000),
+    bound_of(10_000_000_000),
+    bound_of(60_000_000_000),
+];
+
 /// What there may be any number of in a tier, as far as it is shown.
 struct Bounded {
     pool: String,
     tier: &'static str,
+    /// By tenant, tag and priority.
+    uses: Rows<u64>,
     /// By line, tenant and tag.
     sites: Rows<Held>,
+    /// By line and verdict.
+    suspects: Rows<Held>,
 }
 
 impl Bounded {
     fn of_tiers(pool: &mut Seen) -> Vec<Bounded> {
         let Seen { name, now, shown } = pool;
         let tiers = now.status.tiers.iter().map(|tier| {
-            let here = now.holders.sites.iter().filter(|holders| holders.tier == tier.name);
-            let sites = here.map(|holders| {
-                let tenant = holders.tenant.clone().unwrap_or_default();
-                let key = [holders.site.to_string(), tenant, holders.tag.unwrap_or_default().to_owned()];
+            let uses = tier.uses.iter().map(|label| {
+                let key = [text(label.tenant.as_deref()), text(label.tag), priority(label.priority).to_owned()];
+                (key, label.allocations)
+            });
+            let sites = now.holders.sites.iter().filter(|holders| holders.tier == tier.name).map(|holders| {
+                let key = [holders.site.to_string(), text(holders.tenant.as_deref()), text(holders.tag)];
                 (key, Held { slots: holders.count as u64, oldest: holders.oldest })
             });
-            Bounded { pool: (*name).to_owned(), tier: tier.name, sites: shown.gauges(SITES, tier.name, sites) }
+            let suspects = now.leaks.iter().filter(|suspect| suspect.tier == tier.name).map(|suspect| {
+                let key = [suspect.site.to_string(), suspect.verdict.to_string(), String::new()];
+                (key, Held { slots: suspect.late, oldest: suspect.oldest.age })
+            });
+            Bounded {
+                pool: (*name).to_owned(),
+                tier: tier.name,
+                uses: shown.counters(USES, tier.name, tier.other_uses, uses),
+                sites: shown.gauges(SITES, tier.name, sites),
+                suspects: shown.gauges(SUSPECTS, tier.name, suspects),
+            }
         });
         tiers.collect()
     }
@@ -113,23 +175,53 @@ impl Bounded {
         }
         out.add(&[("site", OTHER), ("tenant", ""), ("tag", "")], value(&self.sites.other))
     }
+
+    /// A sample for each line that holds slots for too long, and one for the others.
+    fn by_suspect<V: Into<Value>>(&self, out: &mut About, value: fn(&Held) -> V) -> fmt::Result {
+        for ([site, verdict, _], held) in &self.suspects.shown {
+            out.add(&[("site", site), ("verdict", verdict)], value(held))?;
+        }
+        out.add(&[("site", OTHER), ("verdict", "")], value(&self.suspects.other))
+    }
+}
+
+fn text(name: Option<&str>) -> String {
+    name.unwrap_or_default().to_owned()
 }
 
 /// What the sum of the others is called: no line is, since all end in numbers, and no priority.
 const OTHER: &str = "other";
+const USES: &str = "tierpool_label_allocations";
 const SITES: &str = "tierpool_site_held_slots";
+const SUSPECTS: &str = "tierpool_suspect_slots";
 
-static BOUNDED: [Family<Bounded>; 3] = [
+static BOUNDED: [Family<Bounded>; 6] = [
+    counter(USES, "Slots handed out, by tenant, tag and priority.", |tier, out| {
+        for ([tenant, tag, priority], count) in &tier.uses.shown {
+            out.add(&[("tenant", tenant), ("tag", tag), ("priority", priority)], *count)?;
+        }
+        out.add(&[("tenant", ""), ("tag", ""), ("priority", OTHER)], tier.uses.other)
+    }),
     gauge(SITES, "Slots held, by the line that allocated them, tenant and tag.", |tier, out| {
         tier.by_site(out, |held| held.slots)
     }),
     seconds("tierpool_site_oldest_hold", "How long the oldest of them has been held.", |tier, out| {
         tier.by_site(out, |held| held.oldest)
     }),
+    gauge(SUSPECTS, "Slots held for longer than they should, by line and whether that is a leak.", |tier, out| {
+        tier.by_suspect(out, |held| held.slots)
+    }),
+    seconds("tierpool_suspect_oldest_hold", "How long the oldest of them has been held.", |tier, out| {
+        tier.by_suspect(out, |held| held.oldest)
+    }),
     gauge(
         "tierpool_unlisted_label_sets",
         "Label sets that are summed as `other`, because the family has reached its limit in the tier.",
-        |tier, out| out.add(&[("family", SITES)], tier.sites.unlisted),
+        |tier, out| {
+            let of_each =
+                [(USES, tier.uses.unlisted), (SITES, tier.sites.unlisted), (SUSPECTS, tier.suspects.unlisted)];
+            of_each.into_iter().try_for_each(|(family, count)| out.add(&[("family", family)], count))
+        },
     ),
 ];
 
@@ -165,7 +257,7 @@ static POOL: [Family<Observation>; 4] = [
     ),
 ];
 
-static TIER: [Family<TierStatus>; 23] = [
+static TIER: [Family<TierStatus>; 31] = [
     info("tierpool_tier", "What the tier holds: memory, cpu, disk, overflow, or the name of a type.", |tier, out| {
         let kind = match tier.kind {
             TierKind::Memory { .. } => "memory",
@@ -236,17 +328,35 @@ static TIER: [Family<TierStatus>; 23] = [
         out.add(&[], tier.snapshot.hits)
     }),
     counter("tierpool_releases", "Slots given back by leases.", |tier, out| out.add(&[], tier.snapshot.releases)),
-    counter("tierpool_refusals", "Allocations that the tier has refused.", |tier, out| {
-        out.add(&[], tier.snapshot.refusals)
+    counter("tierpool_depot_refills", "Times that an empty magazine was filled from the tier's depot.", |tier, out| {
+        out.add(&[], tier.snapshot.refills)
     }),
+    counter("tierpool_depot_spills", "Times that a magazine gave a batch of hints to the depot.", |tier, out| {
+        out.add(&[], tier.snapshot.spills)
+    }),
+    counter("tierpool_steals", "Times that one was filled with hints from other threads' magazines.", |tier, out| {
+        out.add(&[], tier.snapshot.steals)
+    }),
+    counter("tierpool_refusals", "Requests that were refused in the end, each once, by reason.", |tier, out| {
+        tier.reasons.iter().try_for_each(|(reason, count)| out.add(&[("reason", reason.name())], count))
+    }),
+    counter(
+        "tierpool_tier_refusals",
+        "Allocations that found no slot, also of requests that then waited or went elsewhere.",
+        |tier, out| out.add(&[], tier.snapshot.refusals),
+    ),
     counter(
         "tierpool_denied_requests",
         "Requests that a quota or a breaker has refused before the tier was asked.",
         |tier, out| out.add(&[], tier.denied),
     ),
-    counter("tierpool_refused_requests", "Requests that would not wait and were refused, by priority.", |tier, out| {
-        tier.refused.iter().try_for_each(|(urgency, &count)| out.add(&[("priority", priority(urgency))], count))
-    }),
+    counter(
+        "tierpool_no_wait_refusals",
+        "Requests that would not wait and found no slot, by priority, also of those that went elsewhere.",
+        |tier, out| {
+            tier.refused.iter().try_for_each(|(urgency, &count)| out.add(&[("priority", priority(urgency))], count))
+        },
+    ),
     counter(
         "tierpool_spilled_requests",
         "Requests served in place of a smaller tier that had refused them.",
@@ -258,8 +368,26 @@ static TIER: [Family<TierStatus>; 23] = [
             ends(waits).into_iter().try_for_each(each)
         })
     }),
+    histogram(
+        "tierpool_allocate",
+        "How long allocations took that did not wait, estimated from one in many.",
+        |tier, out| out.histogram(&[], &tier.latency, &ALLOCATE_BOUNDS),
+    ),
+    histogram("tierpool_wait", "How long requests have waited, however that ended, by priority.", |tier, out| {
+        let each =
+            |(urgency, took): (Priority, _)| out.histogram(&[("priority", priority(urgency))], took, &WAIT_BOUNDS);
+        tier.wait_latency.iter().try_for_each(each)
+    }),
     seconds("tierpool_longest_wait", "The longest wait since the pool was built, by priority.", |tier, out| {
         tier.waits.iter().try_for_each(|(urgency, waits)| out.add(&[("priority", priority(urgency))], waits.longest))
+    }),
+    gauge(
+        "tierpool_high_water_slots",
+        "The most slots that were seen in use at once since the tier was built.",
+        |tier, out| out.add(&[], tier.snapshot.high_water),
+    ),
+    counter("tierpool_quarantines", "Times that a slot went out of service, for want of a value.", |tier, out| {
+        out.add(&[], tier.snapshot.quarantines)
     }),
     counter("tierpool_reclaimer_actions", "What the reclaimer's passes have done, by action.", |tier, out| {
         let done = &tier.snapshot.reclaimed;
@@ -310,7 +438,13 @@ static BREAKER: [Family<BreakerStatus>; 5] = [
     ),
 ];
 
-static TENANT: [Family<TenantStatus>; 6] = [
+static TENANT: [Family<TenantStatus>; 8] = [
+    counter("tierpool_tenant_allocations", "Slots handed out on the tenant's behalf.", |tenant, out| {
+        out.add(&[], tenant.allocations)
+    }),
+    counter("tierpool_tenant_refusals", "The tenant's own requests that were refused, each once.", |tenant, out| {
+        out.add(&[], tenant.refusals)
+    }),
     gauge("tierpool_tenant_held_slots", "Slots that the tenant and its children hold.", |tenant, out| {
         out.add(&[], tenant.held.slots)
     }),

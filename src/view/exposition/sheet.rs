@@ -12,6 +12,8 @@ use prometheus_client::encoding::{
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
 
+use crate::tier::latency::Latency;
+
 /// A label and its value.
 pub(super) type Label<'l> = (&'l str, &'l str);
 
@@ -44,6 +46,10 @@ impl Descriptor {
 
     pub(super) const fn gauge(name: &'static str, help: &'static str) -> Self {
         Descriptor::new(MetricType::Gauge, name, help)
+    }
+
+    pub(super) const fn histogram(name: &'static str, help: &'static str) -> Self {
+        Descriptor::new(MetricType::Histogram, name, help)
     }
 
     pub(super) const fn info(name: &'static str, help: &'static str) -> Self {
@@ -216,8 +222,14 @@ impl About<'_> {
         value.map_or(Ok(()), |value| self.add(labels, value))
     }
 
-    /// Writes those of a histogram: how many fell between each bound and the one before, the last bound being infinite.
-    pub(super) fn histogram(&mut self, labels: &[Label], sum: Duration, buckets: &[(f64, u64)]) -> fmt::Result {
-        self.metric.histogram((self.whom, labels), sum.as_secs_f64(), buckets)
+    /// Writes those of a histogram with those bounds, and an infinite one.
+    pub(super) fn histogram(&mut self, labels: &[Label], times: &Latency, bounds: &[Duration]) -> fmt::Result {
+        let up_to = times.cumulative(bounds);
+        let ends = bounds.iter().map(Duration::as_secs_f64).chain([f64::INFINITY]);
+        let counts = up_to.iter().copied().chain([times.count()]);
+        let befores = [0].into_iter().chain(up_to.iter().copied());
+        let in_each = counts.zip(befores).map(|(up_to, before)| up_to - before);
+        let buckets: Vec<_> = ends.zip(in_each).collect();
+        self.metric.histogram((self.whom, labels), times.total().as_secs_f64(), &buckets)
     }
 }

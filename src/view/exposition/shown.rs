@@ -75,16 +75,17 @@ impl Shown {
         Shown { limit, known: HashMap::new() }
     }
 
-    /// What to show of counters: who came first. A label set may come several times.
+    /// What to show of counters: who came first. A label set may come several times; `others` are those without one.
     pub(super) fn counters(
         &mut self,
         family: &'static str,
         tier: &'static str,
+        others: u64,
         now: impl Iterator<Item = (Key, u64)>,
     ) -> Rows<u64> {
         let known = self.known.entry((family, tier)).or_default();
         let mut places: HashMap<Key, usize> = known.rows.iter().map(|row| row.0.clone()).zip(0..).collect();
-        let (mut other, mut unlisted) = (0, 0);
+        let (mut other, mut unlisted) = (others, 0);
         for (key, count) in summed(now) {
             if let Some(place) = places.remove(&key) {
                 known.rows[place].1 = known.rows[place].1.max(count);
@@ -147,14 +148,14 @@ mod tests {
     #[test]
     fn a_counter_that_was_shown_stays_and_the_rest_is_summed() {
         let mut shown = Shown::new(2);
-        assert_eq!(shown.counters("f", "t", vec![row("a", 1)].into_iter()).shown, [row("a", 1)]);
-        let rows = shown.counters("f", "t", vec![row("c", 5), row("b", 9), row("a", 2)].into_iter());
+        assert_eq!(shown.counters("f", "t", 0, vec![row("a", 1)].into_iter()).shown, [row("a", 1)]);
+        let rows = shown.counters("f", "t", 0, vec![row("c", 5), row("b", 9), row("a", 2)].into_iter());
         assert_eq!(rows, Rows { shown: vec![row("a", 2), row("c", 5)], other: 9, unlisted: 1 });
-        let rows = shown.counters("f", "t", vec![row("b", 90), row("a", 1)].into_iter());
+        let rows = shown.counters("f", "t", 0, vec![row("b", 90), row("a", 1)].into_iter());
         assert_eq!(rows.shown, [row("a", 2), row("c", 5)], "not moved up, however large, and none has fallen");
         assert_eq!(rows.other, 90);
         assert_eq!(
-            shown.counters("f", "u", vec![row("b", 9)].into_iter()).shown,
+            shown.counters("f", "u", 0, vec![row("b", 9)].into_iter()).shown,
             [row("b", 9)],
             "another tier has room of its own"
         );
@@ -178,14 +179,14 @@ mod tests {
         let mut shown = Shown::new(0);
         let all = || vec![row("a", 1), row("b", 2)].into_iter();
         let sum = || Rows { shown: vec![], other: 3, unlisted: 2 };
-        assert_eq!(shown.counters("f", "t", all()), sum());
+        assert_eq!(shown.counters("f", "t", 0, all()), sum());
         assert_eq!(shown.gauges("f", "t", all()), sum());
     }
 
     #[test]
     fn what_comes_several_times_is_one_row() {
         let twice = || vec![row("a", 1), row("b", 5), row("a", 2)].into_iter();
-        assert_eq!(Shown::new(2).counters("f", "t", twice()).shown, [row("a", 3), row("b", 5)]);
+        assert_eq!(Shown::new(2).counters("f", "t", 0, twice()).shown, [row("a", 3), row("b", 5)]);
         assert_eq!(Shown::new(1).gauges("f", "t", twice()), Rows { shown: vec![row("b", 5)], other: 3, unlisted: 1 });
     }
 }
