@@ -62,6 +62,10 @@
 //! A [`TaskRouter`] sends [`Task`]s, which hold several resources for their life, to [`Node`]s: pools under a name, one a NUMA node, say. It
 //! takes what they need, all or nothing, and explains each decision. [`docs::routing`] says what each policy promises.
 //!
+//! # Seeing it
+//! [`Pool::observe`] looks at a pool once a second: rates, who holds how much by line, what grew, which lines leak. With the feature `serve` a `Server`
+//! shows it on a page and as JSON: [`docs::live_view`].
+//!
 //! # When not to use it
 //! - The number of objects in use has no bound that you could name: use an allocator.
 //! - Objects of many sizes with short lives: use an arena (`bumpalo`) or an allocator.

@@ -1,4 +1,5 @@
-//! A running `tierpool demo`.
+//! A running `tierpool demo`. Each test uses what it needs of it.
+#![allow(dead_code)]
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
