@@ -4,6 +4,7 @@ pub mod burst;
 pub mod check;
 pub mod depot;
 pub mod detect;
+pub mod exposition;
 pub mod floor;
 pub mod handoff;
 pub mod hold;
@@ -63,7 +64,7 @@ const fn unfenced(name: &'static str, threads: usize, fill: fn(&mut Cast)) -> Wo
 }
 
 /// All workloads.
-pub static ALL: [Workload; 32] = [
+pub static ALL: [Workload; 33] = [
     batches("floor", 1, floor::fill),
     batches("pair-64", 1, pair::alone::<64, CAPACITY>),
     batches("pair-64", 2, pair::together::<64, CAPACITY>),
@@ -82,6 +83,7 @@ pub static ALL: [Workload; 32] = [
     batches("refuse", 1, refuse::fill),
     unfenced(route::NAME, 1, route::fill),
     unfenced(detect::NAME, 1, detect::fill),
+    unfenced(exposition::NAME, 1, exposition::fill),
     unfenced(touch::NAME, 1, touch::fill),
     batches("steal", 2, steal::fill::<{ steal::HALF }>),
     batches("steal-one", 2, steal::fill::<1>),
