@@ -17,7 +17,7 @@ const DASHBOARD: &str = include_str!("../docs/monitoring/grafana.json");
 /// Words of a text that are names of metrics.
 fn named(text: &str) -> BTreeSet<&str> {
     let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
-    words.filter(|word| word.starts_with("tierpool_")).collect()
+    words.filter(|word| word.starts_with("tierpool_") && *word != "tierpool_").collect()
 }
 
 /// All names that are exposed, as they stand in queries, with the families' help.
