@@ -76,8 +76,13 @@ pub fn tick() {
 pub fn tick_to(now: Instant) {
     if let Some(start) = START.get() {
         let ticks = now.saturating_duration_since(*start).as_millis() / u128::from(TICK_MILLIS);
-        // Relaxed: a lone number; readers tolerate any recent value. The largest wins, so that it never goes back.
-        with_now(|clock| clock.fetch_max(ticks as u64, Ordering::Relaxed));
+        // Relaxed: a lone number; readers tolerate any recent value. The largest wins, so that it never goes back. Mostly it is the present
+        // one, which is not written again: many threads read it.
+        with_now(|clock| {
+            if clock.load(Ordering::Relaxed) < ticks as u64 {
+                clock.fetch_max(ticks as u64, Ordering::Relaxed);
+            }
+        });
     }
 }
 
@@ -114,6 +119,15 @@ pub(crate) fn ticks_after(tick: u64, after: Duration) -> u64 {
 /// How many ticks that is, begun ones counted.
 pub(crate) fn in_ticks(time: Duration) -> u64 {
     u64::try_from(time.as_millis().div_ceil(u128::from(TICK_MILLIS))).unwrap_or(u64::MAX)
+}
+
+/// How many ticks fit into that time.
+#[cfg_attr(
+    any(loom, not(feature = "cache")),
+    expect(dead_code, reason = "only entries of caches grow too old so exactly")
+)]
+pub(crate) fn whole_ticks(time: Duration) -> u64 {
+    u64::try_from(time.as_millis() / u128::from(TICK_MILLIS)).unwrap_or(u64::MAX)
 }
 
 /// How long it is from now to the tick with that number.

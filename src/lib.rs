@@ -121,6 +121,14 @@ pub use host::threshold::Threshold;
 pub use machine::affinity::PinError;
 pub use pool::Pool;
 pub use pool::builder::PoolBuilder;
+#[cfg(all(feature = "cache", not(loom)))]
+pub use pool::cache::{
+    Cache,
+    builder::CacheBuilder,
+    counts::CacheSnapshot,
+    error::{CacheBuildError, CacheError},
+    lease::CacheLease,
+};
 pub use pool::error::{PoolError, ReleaseError, RequestError, ShortName};
 pub use pool::future::Allocation;
 pub use pool::group::{Group, GroupLeases};

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::cache::{self, Capacity, KeysError};
 use crate::clock::Clock;
 use crate::demo;
 use crate::doctor::{self, Machine};
@@ -34,6 +35,9 @@ enum Command {
     Replay(Replay),
     /// Run a load with more demand than slots, without the pool's rules and with them: who got what?
     Scarcity(Scarcity),
+    /// Have a trace of keys go through caches of several sizes: how often does the pool's hit, and others, and the best that could be?
+    #[command(after_help = KEYS)]
+    Cache(Cache),
     /// Tell what this machine and this container offer to a pool, what is wrong for latency, and what to do.
     Doctor(Doctor),
     /// Run a small trading system on a pool, with a planted leak, to look at: a page, metrics and a log.
@@ -142,6 +146,57 @@ impl Scarcity {
     }
 }
 
+const KEYS: &str = "\
+A trace is, compressed with zstd or not,
+  lines `first_block n_blocks 0 request_number`, as the ARC traces have them: a run of blocks, each a key;
+  a CSV, of which one column is the key; with a header if that begins with `key`, or is no number above one;
+  or an allocation trace, as `tierpool replay` reads it: each size is a key.";
+
+#[derive(Debug, Args)]
+struct Cache {
+    /// The trace.
+    file: PathBuf,
+
+    /// How many entries the caches have: a number, or percent of the different keys, such as 10%. Several, or a list with commas.
+    #[arg(long, value_name = "N|N%", value_delimiter = ',', default_values = ["5%", "10%", "20%", "40%"])]
+    capacity: Vec<Capacity>,
+
+    /// The column of a CSV with a header that is the key [default: the first].
+    #[arg(long, value_name = "NAME")]
+    column: Option<String>,
+
+    /// Print one JSON object for each cache and capacity, each on a line.
+    #[arg(long)]
+    json: bool,
+
+    /// Also draw the curves.
+    #[arg(long, value_name = "FILE.svg")]
+    chart: Option<PathBuf>,
+}
+
+impl Cache {
+    fn run(self) -> Result<(), AppError> {
+        let path = &self.file;
+        let failed = |source| AppError::Keys { path: path.clone(), source };
+        let bar = Bar::new();
+        bar.begin(format!("reading {}", name(path)));
+        let file = Watched::open(path, &bar).map_err(|error| failed(TraceError::from(error).into()))?;
+        let keys = cache::read(file, self.column.as_deref()).map_err(failed)?;
+        let run = cache::run(&keys, &self.capacity, &|what| bar.begin(what), &|done| bar.set(done));
+        let points = run.map_err(|problem| AppError::Load { path: path.clone(), problem })?;
+        bar.finish();
+        if let Some(chart) = &self.chart {
+            cache::chart(chart, &name(path), &points).map_err(io::Error::other)?;
+        }
+        let out = if self.json {
+            cache::json(&path.to_string_lossy(), &points).map_err(io::Error::from)?
+        } else {
+            cache::text(&name(path), &keys, &points)
+        };
+        print(&out)
+    }
+}
+
 #[derive(Debug, Args)]
 struct Doctor {
     /// Print one JSON object.
@@ -219,6 +274,14 @@ pub enum AppError {
         /// Why, and at which line.
         source: TraceError,
     },
+    /// A trace of keys could not be read.
+    #[error("{}{}: {source}", .path.display(), .source.line().map(|line| format!(":{line}")).unwrap_or_default())]
+    Keys {
+        /// The file.
+        path: PathBuf,
+        /// Why, and at which line.
+        source: KeysError,
+    },
     /// A directory holds no trace.
     #[error("{}: no trace is in this directory; expected files that end in .trace or .log", .path.display())]
     NoTraces {
@@ -262,6 +325,7 @@ impl AppError {
     pub fn exit_code(&self) -> u8 {
         match self {
             AppError::Trace { .. }
+            | AppError::Keys { .. }
             | AppError::NoTraces { .. }
             | AppError::NoSamples
             | AppError::Load { .. }
@@ -282,6 +346,7 @@ impl App {
         match self.command {
             Some(Command::Replay(replay)) => replay.run(),
             Some(Command::Scarcity(scarcity)) => scarcity.run(),
+            Some(Command::Cache(cache)) => cache.run(),
             Some(Command::Doctor(doctor)) => doctor.run(),
             Some(Command::Demo(demo)) => demo.run(),
             None => Replay::of_samples().run(),
@@ -372,9 +437,8 @@ impl Replay {
         for path in paths {
             bar.begin(format!("reading {}", name(path)));
             let failed = |source| AppError::Trace { path: path.clone(), source };
-            let file = File::open(path).map_err(|error| failed(error.into()))?;
-            let length = file.metadata().map_or(0, |metadata| metadata.len());
-            let reader = BufReader::with_capacity(1 << 16, Watched { file, read: 0, length, bar });
+            let file = Watched::open(path, bar).map_err(|error| failed(error.into()))?;
+            let reader = BufReader::with_capacity(1 << 16, file);
             let reading = Reading { format, first: self.first.map(NonZeroU64::get), most: room };
             let trace = trace::read(reader, reading).map_err(failed)?;
             room -= trace.len() as u64;
@@ -395,6 +459,14 @@ struct Watched<'a> {
     read: u64,
     length: u64,
     bar: &'a Bar,
+}
+
+impl<'a> Watched<'a> {
+    fn open(path: &Path, bar: &'a Bar) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let length = file.metadata().map_or(0, |metadata| metadata.len());
+        Ok(Watched { file, read: 0, length, bar })
+    }
 }
 
 impl Read for Watched<'_> {

@@ -13,7 +13,7 @@ use std::io::{self, BufRead};
 use crate::classes::Class;
 
 mod builder;
-mod lines;
+pub(crate) mod lines;
 pub mod text;
 pub mod valgrind;
 
@@ -234,7 +234,7 @@ impl Format {
     }
 
     /// The format that a first line belongs to.
-    fn of_line(line: &[u8]) -> Option<Format> {
+    pub(crate) fn of_line(line: &[u8]) -> Option<Format> {
         let line = line.trim_ascii_start();
         if text::begins(line) {
             Some(Format::Text)

@@ -116,6 +116,8 @@ pub struct Breaker {
     changes: [AtomicU64; 6],
     cold: Mutex<Cold>,
     sink: Option<Sink>,
+    /// The tier that it guards, if it does.
+    tier: Option<&'static str>,
 }
 
 impl Breaker {
@@ -145,6 +147,7 @@ impl Breaker {
                 rules,
             }),
             sink: None,
+            tier: None,
         })
     }
 
@@ -152,6 +155,12 @@ impl Breaker {
     /// in either order; [`BreakerEvent::period`] tells. What it panics with is dropped.
     pub fn on_event(mut self, sink: impl Fn(&BreakerEvent) + Send + Sync + 'static) -> Self {
         self.sink = Some(Box::new(sink));
+        self
+    }
+
+    /// Guards the tier of that name, and says so.
+    pub(crate) fn of_tier(mut self, name: &'static str) -> Self {
+        self.tier = Some(name);
         self
     }
 
@@ -502,10 +511,29 @@ impl Breaker {
         }
     }
 
+    /// An event of `tracing`: a warning if calls are refused from now on, information otherwise.
+    #[cfg(feature = "tracing")]
+    fn trace(&self, event: &BreakerEvent) {
+        let write = || {
+            let (tier, state) = (self.tier.map(tracing::field::display), tracing::field::display(event.to));
+            match event.to {
+                BreakerState::Open | BreakerState::ForcedOpen => {
+                    tracing::warn!(target: "tierpool", kind = "breaker", tier, state, "{event}");
+                }
+                _ => tracing::info!(target: "tierpool", kind = "breaker", tier, state, "{event}"),
+            }
+        };
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(write)) {
+            dispose(panic);
+        }
+    }
+
     /// Without the lock.
     fn tell(&self, event: Option<BreakerEvent>) {
         let Some(event) = event else { return };
         self.changes[event.cause.index()].fetch_add(1, Ordering::Relaxed);
+        #[cfg(feature = "tracing")]
+        self.trace(&event);
         if let Some(sink) = &self.sink
             && let Err(panic) = catch_unwind(AssertUnwindSafe(|| sink(&event)))
         {
@@ -517,7 +545,11 @@ impl Breaker {
 impl fmt::Debug for Breaker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let word = self.word();
-        f.debug_struct("Breaker").field("state", &word.state()).field("period", &word.period()).finish_non_exhaustive()
+        f.debug_struct("Breaker")
+            .field("tier", &self.tier)
+            .field("state", &word.state())
+            .field("period", &word.period())
+            .finish_non_exhaustive()
     }
 }
 

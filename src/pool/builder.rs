@@ -446,7 +446,7 @@ fn named<'r>(rows: &'r mut [Row], tier: &str, what: &'static str) -> Result<&'r 
 /// Gives a tier a circuit breaker.
 fn guard(rows: &mut [Row], tier: String, rules: BreakerRules, alarm: Option<Alarm>) -> Result<(), PoolError> {
     let row = named(rows, &tier, "breaker rules")?;
-    let breaker = Breaker::new(rules).map_err(|source| PoolError::Breaker { tier, source })?;
+    let breaker = Breaker::new(rules).map_err(|source| PoolError::Breaker { tier, source })?.of_tier(row.tier.name());
     let breaker = match alarm {
         Some(alarm) => breaker.on_event(alarm),
         None => breaker,

@@ -2,7 +2,7 @@
 //!
 //! Read in this order: [`request`] (what is wanted), [`route`] (which tier it goes to), [`prepared`] (how it is served, in all forms) and
 //! [`future`] and [`waits`], or why it is not ([`reasons`]); [`rules`] and [`guard`] (who may have it), [`builder`], [`tiers`] and [`rows`] (what a pool is made of); on top of them [`group`], [`reservation`] and
-//! [`session`]; then who watches:
+//! [`session`]; `cache`, whose slots keep their content between uses, and [`keepers`], by which it gives them up; then who watches:
 //! [`monitor`] (with [`uses`]), [`metrics`], [`observe`] (over time) with its [`history`], [`optimize`], [`levels`]; and [`resource_pool`], the same once more for code that knows no types. `config` reads a pool
 //! from TOML.
 //!
@@ -10,6 +10,8 @@
 //! refuses or somebody waits.
 
 pub(crate) mod builder;
+#[cfg(all(feature = "cache", not(loom)))]
+pub(crate) mod cache;
 #[cfg(feature = "config")]
 pub(crate) mod config;
 pub(crate) mod error;
@@ -17,6 +19,7 @@ pub(crate) mod future;
 pub(crate) mod group;
 mod guard;
 pub(crate) mod history;
+mod keepers;
 pub(crate) mod levels;
 pub(crate) mod metrics;
 pub(crate) mod monitor;
@@ -50,7 +53,7 @@ use self::metrics::{LastLook, PoolMetrics};
 use self::monitor::{ResourceStatus, TenantStatus};
 use self::optimize::{Decision, Optimizer};
 use self::prepared::{Attempt, Plan, Prepared, Wait};
-use self::request::{Request, Wants, Who};
+use self::request::{Request, TenantName, Wants, Who};
 use self::reservation::Reservation;
 use self::resource_pool::BoxFuture;
 use self::route::Routes;
@@ -475,6 +478,9 @@ impl Pool {
     /// Makes a pass of the reclaimer over each tier; see [`Tier::reclaim`](crate::Tier::reclaim).
     pub fn reclaim(&self) {
         for row in &self.inner.rows {
+            if row.is_kept() {
+                keepers::give_up_old(row.tier.id());
+            }
             row.tier.reclaim();
         }
     }
@@ -486,7 +492,10 @@ impl Pool {
     pub fn close(&self) {
         let close = |row: &Arc<Row>| catch_unwind(AssertUnwindSafe(|| row.tier.close())).err();
         let panics: Vec<_> = self.inner.rows.iter().filter_map(close).collect();
-        rethrow(panics.into_iter().next());
+        let give_up = |row: &Arc<Row>| catch_unwind(AssertUnwindSafe(|| keepers::give_up_all(row.tier.id()))).err();
+        // After all are closed: what comes to be kept from now on is given up by who would keep it.
+        let kept: Vec<_> = self.inner.rows.iter().filter(|row| row.is_kept()).filter_map(give_up).collect();
+        rethrow(panics.into_iter().chain(kept).next());
     }
 
     /// Closes all tiers, and waits at most `patience` in all until every slot has come back.
@@ -515,14 +524,19 @@ impl Pool {
     #[inline(always)]
     fn plan(&self, wants: &Wants) -> Option<Plan> {
         let route = self.inner.routes.find(wants.what, wants.spill)?;
-        let tenant = match wants.tenant.0 {
-            Who::Known(tenant) => self.inner.accounts.has(tenant).then_some(tenant),
-            Who::Named(name) => self.tenant(name),
-        };
+        let tenant = self.find_tenant(wants.tenant)?;
         let tag = wants.tag.map_or(Tag::NONE, Tag::of);
-        let tenant = tenant?.number();
+        let tenant = tenant.number();
         let label = Label { mark: Mark::new(tag, wants.priority), account: tenant, tenant };
         Some(Plan { route, label, patience: wants.patience, by_thread: true, goes_on: false })
+    }
+
+    #[inline(always)]
+    fn find_tenant(&self, tenant: TenantName<'_>) -> Option<Tenant> {
+        match tenant.0 {
+            Who::Known(tenant) => self.inner.accounts.has(tenant).then_some(tenant),
+            Who::Named(name) => self.tenant(name),
+        }
     }
 
     #[inline(always)]
@@ -541,15 +555,10 @@ impl Pool {
     #[cold]
     fn why_not<K: Send + 'static>(&self, wants: &Wants) -> RequestError {
         let inner = &*self.inner;
-        match (wants.tenant.0, inner.routes.find(wants.what, wants.spill)) {
-            (_, None) => inner.routes.why_not(wants.what, wants.spill, &inner.rows),
-            (Who::Named(name), _) if self.tenant(name).is_none() => {
-                RequestError::NoTenant { name: ShortName::new(name) }
-            }
-            (Who::Known(tenant), _) if self.tenant_name(tenant).is_none() && tenant != Tenant::NOBODY => {
-                RequestError::ForeignTenant { tenant }
-            }
-            (_, Some(route)) => inner.rows[route.row].other_kind::<K>(),
+        match inner.routes.find(wants.what, wants.spill) {
+            None => inner.routes.why_not(wants.what, wants.spill, &inner.rows),
+            Some(_) if self.find_tenant(wants.tenant).is_none() => no_tenant(wants.tenant),
+            Some(route) => inner.rows[route.row].other_kind::<K>(),
         }
     }
 
@@ -561,6 +570,14 @@ impl Pool {
     /// The row of the tier with that number.
     fn row_of(&self, tier: u32) -> Option<&Row> {
         self.row_index(tier).map(|row| &*self.inner.rows[row])
+    }
+}
+
+/// Why a tenant was not found.
+fn no_tenant(tenant: TenantName<'_>) -> RequestError {
+    match tenant.0 {
+        Who::Named(name) => RequestError::NoTenant { name: ShortName::new(name) },
+        Who::Known(tenant) => RequestError::ForeignTenant { tenant },
     }
 }
 

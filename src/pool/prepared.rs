@@ -51,7 +51,7 @@ impl Plan {
     }
 
     /// What the header of a slot says that is on nobody's account yet.
-    fn unpaid(&self) -> Label {
+    pub(super) fn unpaid(&self) -> Label {
         Label { account: 0, ..self.label }
     }
 
@@ -123,7 +123,7 @@ impl<K: Send + 'static> Prepared<K> {
     }
 
     #[inline(always)]
-    fn attempt(&self) -> Attempt<'_, K> {
+    pub(super) fn attempt(&self) -> Attempt<'_, K> {
         Attempt { pool: &self.pool, row: &self.row, tier: &self.tier, plan: self.plan }
     }
 
@@ -173,6 +173,27 @@ impl<K: Send + 'static> Prepared<K> {
     /// On whose behalf it is.
     pub fn tenant(&self) -> Tenant {
         self.plan.tenant()
+    }
+}
+
+#[cfg(all(feature = "cache", not(loom)))]
+impl<K: Send + 'static> Prepared<K> {
+    pub(super) fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    pub(super) fn row(&self) -> &Row {
+        &self.row
+    }
+
+    pub(super) fn patience(&self) -> Option<Duration> {
+        self.plan.patience
+    }
+
+    /// The same request on behalf of another tenant of the pool.
+    pub(super) fn for_tenant(&self, tenant: Tenant) -> Self {
+        let label = Label { account: tenant.number(), ..self.plan.label };
+        Prepared { plan: Plan { label, ..self.plan }, ..self.clone() }
     }
 }
 
@@ -250,6 +271,22 @@ impl<'p, K: Send + 'static> Attempt<'p, K> {
             Some(lease) => {
                 self.row.note(pass, Ok(()), Duration::ZERO);
                 Break(accept_or_tell(self.pool, &self.plan, self.tier, paid.charge(lease)))
+            }
+            None => {
+                drop(paid);
+                self.kept(pass, site)
+            }
+        }
+    }
+
+    /// What somebody keeps and does not use, after the tier had nothing free.
+    #[cold]
+    fn kept(&self, pass: Option<Pass<'p>>, site: Site) -> Step<K, Option<Pass<'p>>> {
+        let kept = if self.row.is_kept() { self.row.from_keepers(self.tier, &self.plan, site) } else { None };
+        match kept {
+            Some(lease) => {
+                self.row.note(pass, Ok(()), Duration::ZERO);
+                Break(self.plan.accept(self.tier, lease))
             }
             None => Continue(pass),
         }
@@ -386,6 +423,12 @@ fn refuse<K: Send + 'static>(
     site: Site,
     pass: Option<Pass<'_>>,
 ) -> Result<Lease<K>, RequestError> {
+    if row.is_kept()
+        && let Some(lease) = row.from_keepers(tier, plan, site)
+    {
+        row.note(pass, Ok(()), Duration::ZERO);
+        return accept(plan, tier, lease);
+    }
     if let Some(books) = &row.books {
         books.wants(tier.core(), plan.tenant(), 1);
     }

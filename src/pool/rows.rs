@@ -4,7 +4,7 @@
 //! ([`Row::typed`]); that happens when a request is prepared, not when it is served.
 
 use std::any::{Any, type_name};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
@@ -13,10 +13,11 @@ use super::Pool;
 use super::error::RequestError;
 use super::group::{Turn, turn};
 use super::guard::Guard;
+use super::keepers;
 use super::prepared::{Attempt, Plan, Wait};
 use super::reasons::RefusalCounts;
 use super::resource_pool::{BoxFuture, Resource};
-use super::rules::Books;
+use super::rules::{Books, Paid};
 use super::waits::Tally;
 use crate::admission::breaker::report::BreakerOpen;
 use crate::admission::breaker::{Breaker, Pass};
@@ -26,10 +27,11 @@ use crate::error::{AllocateError, CloseError, GrowError, HandleError};
 use crate::resource::region::Region;
 use crate::slot::handle::Handle;
 use crate::slot::header::Site;
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicBool, AtomicU64, Ordering};
 use crate::tier::Tier;
 use crate::tier::core::{Core, flags};
 use crate::tier::latency::Recorder;
+use crate::tier::lease::Lease;
 use crate::tier::reclaim::Reclaimed;
 use crate::tier::report::{Holder, Snapshot};
 use crate::tier::reserve;
@@ -49,6 +51,8 @@ pub(super) struct Row {
     pub(super) guard: Option<Guard>,
     /// That of its factory, for the pool's status.
     pub(super) factory_breaker: Option<Arc<Breaker>>,
+    /// Whether somebody keeps slots of it; once he does, for good.
+    kept: AtomicBool,
     /// Whether the tier examines values before it hands them out; fixed when it was built.
     examines: bool,
 }
@@ -107,6 +111,7 @@ impl Row {
             books: None,
             guard: None,
             factory_breaker: None,
+            kept: AtomicBool::new(false),
             examines,
         }
     }
@@ -153,6 +158,31 @@ impl Row {
     #[inline(always)]
     pub(super) fn is_plain_for(&self, tenant: Tenant) -> bool {
         self.is_closed() && (tenant == Tenant::NOBODY || !self.examines)
+    }
+
+    /// From now on this is one of its [`keepers`].
+    #[cfg_attr(any(loom, not(feature = "cache")), expect(dead_code, reason = "only caches keep slots"))]
+    pub(super) fn add_keeper(&self, keeper: Weak<dyn keepers::Keeper>) {
+        keepers::add(self.tier.id(), keeper);
+        self.kept.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it has [`keepers`].
+    pub(super) fn is_kept(&self) -> bool {
+        self.kept.load(Ordering::Relaxed)
+    }
+
+    /// A slot that its [`keepers`] have given up, if they had one that nobody used.
+    #[cold]
+    pub(super) fn from_keepers<K: Send + 'static>(&self, tier: &Tier<K>, plan: &Plan, site: Site) -> Option<Lease<K>> {
+        while keepers::give_up_one(self.tier.id()) {
+            let paid = Paid::new(self, plan.tenant(), 1).ok()?;
+            // On nobody's account until it is there, as whatever is not at hand.
+            if let Some(lease) = tier.take(tier.caller(site, plan.unpaid())) {
+                return Some(paid.charge(lease));
+            }
+        }
+        None
     }
 
     /// Has the tier keep slots back. A panic in a value's `Drop` or a waiter's waker is returned.

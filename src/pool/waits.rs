@@ -6,6 +6,7 @@
 use std::time::{Duration, Instant};
 
 use super::Pool;
+use super::keepers::{self, Wanting};
 use super::prepared::Plan;
 use super::rows::Row;
 use crate::admission::priority::ByPriority;
@@ -92,20 +93,27 @@ impl ByPriority<Waits> {
     }
 }
 
-/// A wait. While it lasts others do not exceed their soft limits, if the waiter is within his. Dropped, it was given up.
+/// A wait. While it lasts others do not exceed their soft limits, if the waiter is within his, and nobody keeps what he does not use.
+/// Dropped, it was given up.
 pub(super) struct Waiting<'p> {
     pool: &'p Pool,
     row: &'p Row,
     plan: Plan,
     since: Instant,
     wants: bool,
+    _wanting: Option<Wanting>,
     end: End,
 }
 
 impl<'p> Waiting<'p> {
     pub(super) fn begin(pool: &'p Pool, row: &'p Row, plan: &Plan) -> Self {
         let wants = row.books.as_ref().is_some_and(|books| books.keeps_wanting(row.tier.core(), plan.tenant()));
-        Waiting { pool, row, plan: *plan, since: Instant::now(), wants, end: End::GivenUp }
+        let core = row.tier.core();
+        let wanting = row.is_kept().then(|| Wanting::begin(core.id, core.fence));
+        if wanting.is_some() {
+            keepers::give_up_one(core.id);
+        }
+        Waiting { pool, row, plan: *plan, since: Instant::now(), wants, _wanting: wanting, end: End::GivenUp }
     }
 
     /// It has ended, with a slot or without. How long it took.

@@ -12,7 +12,7 @@
 //!    place), [`future`] (those who wait); [`reserve`] (slots for urgent allocations).
 //! 4. *What nobody asks for*: [`reclaim`] (a pass), [`pass`] (its lock), [`background`] (who makes it) and [`chores`] (what else that thread does); what it does, in
 //!    [`clean`], [`expire`], [`turnover`], [`leaks`] (with [`sites`], [`verdict`] and [`suspect`]), and in [`grow`] with [`segments`]; [`help`] (what allocations do of it), [`validate`],
-//!    [`backoff`], [`notice`] (what is reported) and [`life`] (what the tier was told).
+//!    [`backoff`], [`notice`] (what is reported, in `events` to `tracing`) and [`life`] (what the tier was told).
 //!
 //! Nothing in 1 waits for 2 to 4, and a tier that uses none of them pays a few bits in a word that it reads anyway.
 
@@ -32,6 +32,8 @@ pub(crate) mod core;
 pub(crate) mod credit;
 pub(crate) mod depot;
 pub(crate) mod epoch;
+#[cfg(feature = "tracing")]
+mod events;
 pub(crate) mod expire;
 pub(crate) mod future;
 pub(crate) mod grow;

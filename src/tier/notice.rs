@@ -113,9 +113,17 @@ impl fmt::Display for Report {
 /// The caller holds a slot or a tier of the block, or is in a pass.
 pub(crate) fn tell(core: &Core, report: impl FnOnce() -> Report) {
     // What the report is made of goes in here too, and may panic when it does.
-    let outcome = catch_unwind(AssertUnwindSafe(|| match &core.life().on_report {
-        Some(sink) => sink(&report()),
-        None => drop(report),
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        let sink = core.life().on_report.as_ref();
+        if sink.is_none() && !cfg!(feature = "tracing") {
+            return;
+        }
+        let report = report();
+        #[cfg(feature = "tracing")]
+        super::events::report(&report);
+        if let Some(sink) = sink {
+            sink(&report);
+        }
     }));
     if let Err(panic) = outcome {
         dispose(panic);

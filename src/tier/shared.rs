@@ -74,6 +74,10 @@ impl<T: 'static> SharedLease<T> {
         self.place as u32
     }
 
+    pub(crate) fn core(&self) -> &'static Core {
+        self.core
+    }
+
     fn header(&self) -> &'static Header {
         self.core.header(self.index())
     }

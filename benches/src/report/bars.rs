@@ -206,6 +206,12 @@ fn upkeep(rows: Rows) -> Vec<Bar> {
         bar("expire: p99.9 of a walk / without", 1.1, noticed("expire", upkeep::WALK)),
         bar("leak-scan: ms for 1,000,000 slots, none to report", 20.0, whole("leak-scan", 1, upkeep::YOUNG)),
         bar("leak-scan: ms for 1,000,000 slots, all reported before", 20.0, whole("leak-scan", 1, upkeep::REPORTED)),
+        bar("snapshot: ms for 1,000,000 slots", 20.0, whole("snapshot", 2, upkeep::WORK)),
+        bar("snapshot: p99.9 of pairs / without", 1.05, noticed("snapshot", upkeep::PAIRS)),
+        bar("snapshot: p99.9 of a walk / without", 1.05, noticed("snapshot", upkeep::WALK)),
+        bar("by-site: ms for 1,000,000 holders", 20.0, whole("by-site", 2, upkeep::WORK)),
+        bar("by-site: p99.9 of pairs / without", 1.05, noticed("by-site", upkeep::PAIRS)),
+        bar("by-site: p99.9 of a walk / without", 1.05, noticed("by-site", upkeep::WALK)),
         bar("grow: p99.9 of pairs / without", 1.2, noticed("grow", upkeep::PAIRS)),
         bar("grow: p99.9 of a walk / without", 1.2, noticed("grow", upkeep::WALK)),
     ]

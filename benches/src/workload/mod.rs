@@ -96,6 +96,8 @@ pub static ALL: [Workload; 33] = [
     Workload { name: "expire", threads: 2, usual: true, fenced: true, plan: Plan::Upkeep(upkeep::EXPIRE) },
     Workload { name: "leak-scan", threads: 1, usual: true, fenced: true, plan: Plan::Upkeep(upkeep::LEAK_SCAN) },
     Workload { name: "grow", threads: 2, usual: true, fenced: true, plan: Plan::Upkeep(upkeep::GROW) },
+    Workload { name: "snapshot", threads: 2, usual: true, fenced: true, plan: Plan::Upkeep(upkeep::SNAPSHOT) },
+    Workload { name: "by-site", threads: 2, usual: true, fenced: true, plan: Plan::Upkeep(upkeep::BY_SITE) },
     Workload { usual: false, ..batches("depot", 1, depot::alone) },
     Workload { usual: false, ..batches("depot", 2, depot::together) },
 ];

@@ -12,7 +12,7 @@ const SHOWN: usize = 60;
 
 /// One line, without what ends it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Line<'a> {
+pub(crate) struct Line<'a> {
     /// From 1.
     pub number: u64,
     /// Its bytes, without `\n` and without a `\r` before that.
@@ -34,7 +34,7 @@ impl Line<'_> {
 }
 
 /// Reads lines and refuses long ones and binary ones.
-pub(super) struct Lines<R> {
+pub(crate) struct Lines<R> {
     reader: R,
     buffer: Vec<u8>,
     number: u64,
@@ -111,7 +111,7 @@ impl<R: BufRead> Lines<R> {
 }
 
 /// A line as an error shows it: short, and without anything that would disturb a terminal.
-pub(super) fn shown(text: &[u8]) -> String {
+pub(crate) fn shown(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(&text[..text.len().min(4 * SHOWN)]);
     let mut shown: String = text.chars().take(SHOWN).flat_map(char::escape_debug).collect();
     if text.chars().count() > SHOWN {

@@ -9,6 +9,7 @@
 mod expire;
 mod grow;
 mod leak_scan;
+mod look;
 mod walk;
 
 use std::env;
@@ -74,6 +75,10 @@ pub const EXPIRE: Run = beside::<expire::Expire>;
 pub const GROW: Run = beside::<grow::Grow>;
 /// Slots are looked at for leaks.
 pub const LEAK_SCAN: Run = leak_scan::run;
+/// The states of all slots are counted.
+pub const SNAPSHOT: Run = beside::<look::Snapshot>;
+/// The holders of all slots are counted by line.
+pub const BY_SITE: Run = beside::<look::BySite>;
 
 /// Runs a workload in a process of its own: this program again, with `--upkeep`, which answers with [`answer`].
 pub fn apart(workload: &'static str, threads: usize, run: Run, rounds: usize) -> Vec<Row> {
@@ -223,7 +228,8 @@ mod tests {
 
     #[test]
     fn a_round_of_each_workload_gives_its_figures() {
-        for (run, whole) in [(EXPIRE, vec![WORK]), (GROW, vec![WORK]), (LEAK_SCAN, vec![YOUNG, REPORTED])] {
+        let worked = [EXPIRE, GROW, SNAPSHOT, BY_SITE].map(|run| (run, vec![WORK]));
+        for (run, whole) in worked.into_iter().chain([(LEAK_SCAN, vec![YOUNG, REPORTED])]) {
             let figures = run(1);
             let names = |figures: &[Figure]| figures.iter().map(|figure| figure.0).collect::<Vec<_>>();
             assert_eq!(names(&figures), names(&run(0)));
