@@ -208,6 +208,8 @@ pub mod docs {
     pub mod operations {}
     #[doc = include_str!("../docs/monitoring.md")]
     pub mod monitoring {}
+    #[doc = include_str!("../docs/troubleshooting.md")]
+    pub mod troubleshooting {}
     #[doc = include_str!("../docs/benchmarks.md")]
     pub mod benchmarks {}
 }

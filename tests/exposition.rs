@@ -2,11 +2,14 @@
 //! pool's own, whatever things are called.
 #![cfg(all(feature = "prometheus", not(loom)))]
 
+mod exposed;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use exposed::{exporter_of, rich};
 use openmetrics_parser::openmetrics::parse_openmetrics;
 use openmetrics_parser::prometheus::parse_prometheus;
 use openmetrics_parser::{MetricFamily, MetricNumber, OpenMetricsType, OpenMetricsValue};
@@ -96,13 +99,6 @@ fn two_tiers() -> Pool {
     Pool::builder().memory("packets", 2048, 8).memory("frames", 65536, 4).build().unwrap()
 }
 
-fn exporter_of(pool: &Pool, name: &str) -> (Exporter, tierpool::Observer) {
-    let exporter = Exporter::new();
-    let observer = pool.observe(name).unwrap();
-    exporter.add(&observer);
-    (exporter, observer)
-}
-
 #[test]
 fn the_numbers_are_those_of_the_pool() {
     let desk = TenantRules::new("desk").hard(Limit::slots(6));
@@ -148,29 +144,6 @@ fn the_numbers_are_those_of_the_pool() {
     });
     assert_eq!(sites.map(|sample| sample.2).collect::<Vec<_>>(), [6.0]);
     drop(held);
-}
-
-/// A pool of everything there is a family for.
-fn rich() -> (Pool, Exporter, HealthMonitor) {
-    let jobs: Tier<u64> = Tier::builder("jobs").capacity(4).build_with(|| 0).unwrap();
-    let pool = Pool::builder()
-        .memory_tier(MemoryTier::new("packets", 2048, 8).breaker(BreakerRules::default()))
-        .memory("frames", 65536, 4)
-        .tier(jobs)
-        .cpu("cores")
-        .factory_breaker("jobs", &std::sync::Arc::new(Breaker::new(BreakerRules::default()).unwrap()))
-        .tenant(
-            TenantRules::new("desk").hard(Limit { slots: 6, bytes: 1 << 17 }).soft(Limit { slots: 4, bytes: 1 << 16 }),
-        )
-        .overflow(2)
-        .build()
-        .unwrap();
-    let (exporter, observer) = exporter_of(&pool, "gateway");
-    let monitor = HealthMonitor::builder(ResourceDetector::new()).no_thresholds().build().unwrap();
-    exporter.watch(&monitor);
-    let _held = pool.try_allocate(Request::memory(100).tenant("desk").tag("rx")).unwrap();
-    observer.look();
-    (pool, exporter, monitor)
 }
 
 #[test]

@@ -4,7 +4,7 @@ use super::row::Row;
 use crate::run::cast::FALLBACK;
 use crate::subject::Kind;
 use crate::workload::tail::CONTROL;
-use crate::workload::{cache, detect, pool_pair, route, scarcity, touch, upkeep};
+use crate::workload::{cache, detect, exposition, pool_pair, route, scarcity, touch, upkeep};
 
 /// One bar.
 #[derive(Clone, Debug)]
@@ -34,6 +34,7 @@ pub fn all(rows: &[Row]) -> Vec<Bar> {
     bars.extend(pool_pair(rows));
     bars.extend(route(rows));
     bars.extend(detect(rows));
+    bars.push(exposition(rows));
     bars.push(touch(rows));
     bars.push(cache(rows));
     bars.extend(read(rows));
@@ -140,6 +141,12 @@ fn detect(rows: Rows) -> Vec<Bar> {
         bar("detect: ns a read", 5.0, median(detect::ANYBODY)),
         bar("detect: ns a read by a reader", 5.0, median(detect::READER)),
     ]
+}
+
+/// What a scrape should cost.
+fn exposition(rows: Rows) -> Bar {
+    let many = rows.get(exposition::NAME, 1, exposition::MANY);
+    bar("exposition: ms for 64 tiers", 5.0, many.map(|row| row.median / 1e6))
 }
 
 /// What the first touch of a slot should cost.

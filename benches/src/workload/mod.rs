@@ -5,6 +5,7 @@ pub mod cache;
 pub mod check;
 pub mod depot;
 pub mod detect;
+pub mod exposition;
 pub mod floor;
 pub mod handoff;
 pub mod hold;
@@ -64,7 +65,7 @@ const fn unfenced(name: &'static str, threads: usize, fill: fn(&mut Cast)) -> Wo
 }
 
 /// All workloads.
-pub static ALL: [Workload; 33] = [
+pub static ALL: [Workload; 36] = [
     batches("floor", 1, floor::fill),
     batches("pair-64", 1, pair::alone::<64, CAPACITY>),
     batches("pair-64", 2, pair::together::<64, CAPACITY>),
@@ -83,6 +84,7 @@ pub static ALL: [Workload; 33] = [
     batches("refuse", 1, refuse::fill),
     unfenced(route::NAME, 1, route::fill),
     unfenced(detect::NAME, 1, detect::fill),
+    unfenced(exposition::NAME, 1, exposition::fill),
     unfenced(touch::NAME, 1, touch::fill),
     batches(cache::NAME, 1, cache::fill),
     batches("steal", 2, steal::fill::<{ steal::HALF }>),
