@@ -62,8 +62,7 @@ impl Subscriber for Kept {
 fn events(of: impl FnOnce()) -> Vec<(Level, Fields)> {
     let kept = Kept::default();
     tracing::subscriber::with_default(kept.clone(), of);
-    let events = kept.0.lock().unwrap().clone();
-    events
+    kept.0.lock().unwrap().clone()
 }
 
 #[test]

@@ -262,7 +262,7 @@ fn lines_that_are_to_be_ignored_are() {
     let tier = log.watch(Tier::builder("ignored").capacity(8)).ignore_leaks(move |site| site.line() == ignored);
     let keep = |tier: &Tier<u64>| std::mem::forget(tier.try_allocate().unwrap());
     let tier = tier.build_with(|| 0).unwrap();
-    assert_eq!(line!() - 2, ignored + 0, "the line above is the one that is meant");
+    assert_eq!(line!() - 2, ignored, "the line above is the one that is meant");
     keep(&tier);
     wait(&mut time, &tier, 3 * LIMIT);
     assert!(log.take().is_empty() && tier.leaks().is_empty());
