@@ -40,7 +40,7 @@ fn exporter(tiers: usize) -> (Exporter, Observer) {
     let pool = builder.build().expect("the pool is sound");
     for tier in 0..tiers {
         for (tenant, tag) in TENANTS.iter().flat_map(|tenant| TAGS.iter().map(move |tag| (tenant, tag))) {
-            let request = Request::memory(64 * (tier + 1)).tenant(tenant).tag(tag);
+            let request = Request::memory(64 * (tier + 1)).tenant(*tenant).tag(tag);
             // Held as long as the program runs.
             std::mem::forget(pool.try_allocate(request).expect("there is room"));
         }
