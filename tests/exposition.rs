@@ -167,6 +167,10 @@ fn both_formats_are_read_by_a_strict_parser_and_say_the_same() {
     assert_eq!(exposed.sum("tierpool_ready", &[]), 0.0);
     assert_eq!(exposed.sum("tierpool_breaker_state", &[("tier", "packets"), ("breaker", "requests")]), 1.0);
     assert_eq!(exposed.sum("tierpool_breaker_state", &[("tier", "jobs"), ("state", "closed")]), 1.0);
+    #[cfg(feature = "cache")]
+    for result in ["hit", "miss"] {
+        assert_eq!(exposed.sum("tierpool_cache_requests_total", &[("tier", "jobs"), ("result", result)]), 1.0);
+    }
 }
 
 fn check_family(family: &MetricFamily<OpenMetricsType, OpenMetricsValue>) {

@@ -15,6 +15,8 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+#[cfg(feature = "cache")]
+use super::cache::counts::CacheSnapshot;
 use crate::sync::fence::Fence;
 use crate::tier::core::Core;
 
@@ -26,6 +28,9 @@ pub(super) trait Keeper: Send + Sync {
     fn give_up_old(&self);
     /// Gives up all: the tier is closed.
     fn give_up_all(&self);
+    /// How it stands, as a cache of the tier of that name.
+    #[cfg(feature = "cache")]
+    fn status(&self, tier: &'static str) -> CacheSnapshot;
 }
 
 /// The keepers of one tier.
@@ -80,6 +85,12 @@ pub(super) fn give_up_one(tier: u32) -> bool {
 /// Has the tier's keepers give up what is too old.
 pub(super) fn give_up_old(tier: u32) {
     of(tier).for_each(|keeper| keeper.give_up_old());
+}
+
+/// How those of the tier with that number, and that name, stand.
+#[cfg(feature = "cache")]
+pub(super) fn statuses(tier: u32, name: &'static str) -> impl Iterator<Item = CacheSnapshot> {
+    of(tier).map(move |keeper| keeper.status(name))
 }
 
 /// Has the tier's keepers give up all they have.

@@ -46,6 +46,8 @@ use std::time::{Duration, Instant};
 use crossbeam_utils::CachePadded;
 
 use self::builder::PoolBuilder;
+#[cfg(feature = "cache")]
+use self::cache::counts::CacheSnapshot;
 use self::error::{PoolError, ReleaseError, RequestError, ShortName};
 use self::future::Allocation;
 use self::group::{Group, GroupLeases};
@@ -415,6 +417,12 @@ impl Pool {
             TenantStatus::new(accounts, tenant, &waits[at], &refusals[at], &status.tiers)
         };
         ResourceStatus { tenants: accounts.tenants().map(of).collect(), ..status }
+    }
+
+    /// How the caches of its tiers stand; see [`Cache::snapshot`](crate::Cache::snapshot). A tier that other pools use has theirs, too.
+    #[cfg(feature = "cache")]
+    pub fn caches(&self) -> Vec<CacheSnapshot> {
+        self.inner.rows.iter().flat_map(|row| keepers::statuses(row.tier.id(), row.tier.name())).collect()
     }
 
     /// Who holds what, in all tiers; see [`Tier::holders`](crate::Tier::holders).

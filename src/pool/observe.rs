@@ -10,6 +10,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 
+#[cfg(feature = "cache")]
+use super::cache::counts::CacheSnapshot;
 use super::history::{History, Rates};
 use super::monitor::ResourceStatus;
 use super::{Pool, WeakPool};
@@ -61,6 +63,9 @@ pub struct Observation {
     pub growth: HoldersGrowth,
     /// Which lines hold slots for too long, and whether that is a leak: [`Pool::leaks`].
     pub leaks: Vec<Suspect>,
+    /// How the caches of its tiers stand: [`Pool::caches`].
+    #[cfg(feature = "cache")]
+    pub caches: Vec<CacheSnapshot>,
 }
 
 /// What a tier did over time.
@@ -246,9 +251,23 @@ impl Past {
         let holders = pool.holders_by_site();
         let growth = self.grown(&holders);
         let leaks = pool.leaks();
+        #[cfg(feature = "cache")]
+        let caches = pool.caches();
         let took = started.elapsed();
         self.rest_until = Instant::now() + took * REST;
-        Observation { pool: name, at: SystemTime::now(), number, took, status, tiers, holders, growth, leaks }
+        Observation {
+            pool: name,
+            at: SystemTime::now(),
+            number,
+            took,
+            status,
+            tiers,
+            holders,
+            growth,
+            leaks,
+            #[cfg(feature = "cache")]
+            caches,
+        }
     }
 
     /// What has grown in the last minute.

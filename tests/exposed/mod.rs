@@ -34,6 +34,14 @@ pub fn rich() -> (Pool, Exporter, HealthMonitor) {
     let monitor = HealthMonitor::builder(ResourceDetector::new()).no_thresholds().build().unwrap();
     exporter.watch(&monitor);
     let _held = pool.try_allocate(Request::memory(100).tenant("desk").tag("rx")).unwrap();
+    #[cfg(feature = "cache")]
+    {
+        let cache = pool.cache::<u64, u64>("jobs").build().unwrap();
+        let init = |_: &mut u64| Ok::<(), std::convert::Infallible>(());
+        drop((cache.get_or_allocate(&7, init).unwrap(), cache.get_or_allocate(&7, init).unwrap()));
+        // As long as the pool, so that its series do not end.
+        std::mem::forget(cache);
+    }
     observer.look();
     (pool, exporter, monitor)
 }

@@ -245,28 +245,7 @@ where
 
     /// How the cache stands, all tenants together. A look at each entry, to see whether it is in use.
     pub fn snapshot(&self) -> CacheSnapshot {
-        let Inner { counts, held, total, .. } = &*self.inner;
-        let in_use = |part: &Part<K, T>| {
-            // The one that is looked at is one more.
-            let used = |lease: &CacheLease<T>| lease.sharers() > 2;
-            part.quick.iter().filter(|(_, entry)| entry.lease.as_ref().is_some_and(used)).count() as u64
-        };
-        CacheSnapshot {
-            name: self.inner.name.clone(),
-            tier: self.prepared.tier_name(),
-            hits: counts.hits(),
-            misses: counts.of(Rare::Miss),
-            insertions: counts.of(Rare::Insertion),
-            evictions: counts.of(Rare::Eviction),
-            expirations: counts.of(Rare::Expiration),
-            removals: counts.of(Rare::Removal),
-            refusals: counts.of(Rare::Refusal),
-            failures: counts.of(Rare::Failure),
-            entries: held.iter().map(|held| held.entries.load(Ordering::Relaxed)).sum(),
-            pinned: self.inner.parts().map(in_use).sum(),
-            weight: total.load(Ordering::Relaxed),
-            capacity: self.inner.capacity,
-        }
+        self.inner.status(self.prepared.tier_name())
     }
 
     /// The name that it was given.
@@ -415,6 +394,31 @@ where
 
     fn give_up_all(&self) {
         Inner::give_up_all(self);
+    }
+
+    fn status(&self, tier: &'static str) -> CacheSnapshot {
+        let Inner { counts, held, total, .. } = self;
+        let in_use = |part: &Part<K, T>| {
+            // The one that is looked at is one more.
+            let used = |lease: &CacheLease<T>| lease.sharers() > 2;
+            part.quick.iter().filter(|(_, entry)| entry.lease.as_ref().is_some_and(used)).count() as u64
+        };
+        CacheSnapshot {
+            name: self.name.clone(),
+            tier,
+            hits: counts.hits(),
+            misses: counts.of(Rare::Miss),
+            insertions: counts.of(Rare::Insertion),
+            evictions: counts.of(Rare::Eviction),
+            expirations: counts.of(Rare::Expiration),
+            removals: counts.of(Rare::Removal),
+            refusals: counts.of(Rare::Refusal),
+            failures: counts.of(Rare::Failure),
+            entries: held.iter().map(|held| held.entries.load(Ordering::Relaxed)).sum(),
+            pinned: self.parts().map(in_use).sum(),
+            weight: total.load(Ordering::Relaxed),
+            capacity: self.capacity,
+        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! What is shown: every family once, with its help, its unit, and where its samples come from. `docs/monitoring.md` lists them; a test holds the two
 //! together.
 
+#[cfg(feature = "cache")]
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -13,6 +15,8 @@ use crate::admission::priority::Priority;
 use crate::admission::tenants::Limit;
 use crate::host::health::HealthMonitor;
 use crate::host::level::Health;
+#[cfg(feature = "cache")]
+use crate::pool::cache::counts::CacheSnapshot;
 use crate::pool::monitor::{TenantStatus, TierStatus};
 use crate::pool::observe::{Observation, TierTrend};
 use crate::pool::rows::TierKind;
@@ -86,6 +90,14 @@ pub(super) fn write(sheet: &mut Sheet, pools: &mut [Seen], health: Option<&Healt
     })?;
     let bounded: Vec<_> = pools.iter_mut().flat_map(Bounded::of_tiers).collect();
     each(sheet, &BOUNDED, |show| bounded.iter().try_for_each(|of| show(&[("pool", &of.pool), ("tier", of.tier)], of)))?;
+    #[cfg(feature = "cache")]
+    each(sheet, &cache(), |show| {
+        let of_each = pools.iter().flat_map(|pool| caches(&pool.now).map(move |caches| (pool.name, caches)));
+        { of_each }.try_for_each(|(pool, caches)| {
+            let first = caches[0];
+            show(&[("pool", pool), ("tier", first.tier), ("cache", &first.name)], &caches)
+        })
+    })?;
     each(sheet, &HEALTH, |show| health.map_or(Ok(()), |monitor| show(&[], monitor)))
 }
 
@@ -466,6 +478,65 @@ static TENANT: [Family<TenantStatus>; 8] = [
         out.add(&[], tenant.waits.served_after)
     }),
 ];
+
+/// Caches of one tier and name, as one: nothing keeps a program from having several.
+#[cfg(feature = "cache")]
+type Caches<'c> = Vec<&'c CacheSnapshot>;
+
+/// The caches of a pool by tier and name, one at least each.
+#[cfg(feature = "cache")]
+fn caches(seen: &Observation) -> impl Iterator<Item = Caches<'_>> {
+    let mut by_name: BTreeMap<(&str, &str), Caches> = BTreeMap::new();
+    for cache in &seen.caches {
+        by_name.entry((cache.tier, &cache.name)).or_default().push(cache);
+    }
+    by_name.into_values()
+}
+
+#[cfg(feature = "cache")]
+fn sum(caches: &[&CacheSnapshot], of: fn(&CacheSnapshot) -> u64) -> u64 {
+    caches.iter().map(|cache| of(cache)).sum()
+}
+
+#[cfg(feature = "cache")]
+const fn cache<'c>() -> [Family<Caches<'c>>; 8] {
+    [
+        counter(
+            "tierpool_cache_requests",
+            "Requests of a keyed cache, by whether they found their entry.",
+            |caches, out| {
+                out.add(&[("result", "hit")], sum(caches, |cache| cache.hits))?;
+                out.add(&[("result", "miss")], sum(caches, |cache| cache.misses))
+            },
+        ),
+        counter("tierpool_cache_insertions", "Entries that were initialised and kept.", |caches, out| {
+            out.add(&[], sum(caches, |cache| cache.insertions))
+        }),
+        counter("tierpool_cache_ended_entries", "Entries that are kept no more, by why.", |caches, out| {
+            out.add(&[("end", "evicted")], sum(caches, |cache| cache.evictions))?;
+            out.add(&[("end", "expired")], sum(caches, |cache| cache.expirations))?;
+            out.add(&[("end", "removed")], sum(caches, |cache| cache.removals))
+        }),
+        counter("tierpool_cache_unserved_requests", "Requests that got no entry, by why.", |caches, out| {
+            out.add(&[("reason", "refused")], sum(caches, |cache| cache.refusals))?;
+            out.add(&[("reason", "init_failed")], sum(caches, |cache| cache.failures))
+        }),
+        gauge("tierpool_cache_entries", "Entries that the cache has.", |caches, out| {
+            out.add(&[], sum(caches, |cache| cache.entries))
+        }),
+        gauge("tierpool_cache_pinned_entries", "Those that are in use and cannot be evicted.", |caches, out| {
+            out.add(&[], sum(caches, |cache| cache.pinned))
+        }),
+        gauge(
+            "tierpool_cache_weight",
+            "What the entries weigh: as much as there are, without a weigher.",
+            |caches, out| out.add(&[], sum(caches, |cache| cache.weight)),
+        ),
+        gauge("tierpool_cache_weight_limit", "What they may weigh.", |caches, out| {
+            out.add(&[], sum(caches, |cache| cache.capacity))
+        }),
+    ]
+}
 
 static HEALTH: [Family<HealthMonitor>; 3] = [
     gauge("tierpool_health", "1 for how well all is, 0 for the other levels.", |monitor, out| {

@@ -140,7 +140,8 @@ impl Exporter {
         self.inner().health = Some(health.clone());
     }
 
-    /// All metrics as a text: what is answered to who asks for `/metrics`, with [`TextFormat::content_type`]. Some 100 µs a tier and less.
+    /// All metrics as a text: what is answered to who asks for `/metrics`, with [`TextFormat::content_type`]. A pass over what was seen, and a
+    /// line of text a series: the workload `exposition` of the benches times it.
     pub fn text(&self, format: TextFormat) -> String {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(self.clone()));
