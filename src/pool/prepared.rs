@@ -282,7 +282,7 @@ impl<'p, K: Send + 'static> Attempt<'p, K> {
     /// What somebody keeps and does not use, after the tier had nothing free.
     #[cold]
     fn kept(&self, pass: Option<Pass<'p>>, site: Site) -> Step<K, Option<Pass<'p>>> {
-        let kept = if self.row.is_kept() { self.row.take_from_keepers(self.tier, &self.plan, site) } else { None };
+        let kept = if self.row.is_kept() { self.row.take_kept(self.tier, &self.plan, site) } else { None };
         match kept {
             Some(lease) => {
                 self.row.note(pass, Ok(()), Duration::ZERO);
@@ -424,7 +424,7 @@ fn refuse<K: Send + 'static>(
     pass: Option<Pass<'_>>,
 ) -> Result<Lease<K>, RequestError> {
     if row.is_kept()
-        && let Some(lease) = row.take_from_keepers(tier, plan, site)
+        && let Some(lease) = row.take_kept(tier, plan, site)
     {
         row.note(pass, Ok(()), Duration::ZERO);
         return accept(plan, tier, lease);

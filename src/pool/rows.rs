@@ -174,12 +174,7 @@ impl Row {
 
     /// A slot that its [`keepers`] have given up, if they had one that nobody used.
     #[cold]
-    pub(super) fn take_from_keepers<K: Send + 'static>(
-        &self,
-        tier: &Tier<K>,
-        plan: &Plan,
-        site: Site,
-    ) -> Option<Lease<K>> {
+    pub(super) fn take_kept<K: Send + 'static>(&self, tier: &Tier<K>, plan: &Plan, site: Site) -> Option<Lease<K>> {
         while keepers::give_up_one(self.tier.id()) {
             let paid = Paid::new(self, plan.tenant(), 1).ok()?;
             // On nobody's account until it is there, as whatever is not at hand.

@@ -28,9 +28,7 @@ fn trying_is_refused_if_all_slots_are_in_use() {
         panic!("{why}")
     };
     assert_eq!((full.tier, full.capacity, full.free), ("numbers", 2, 0));
-    assert!(
-        why.to_string().starts_with("cache \"numbers\" has no slot for a new entry: tier \"numbers\" has no slot free")
-    );
+    assert!(why.to_string().starts_with("there is no slot for a new entry: tier \"numbers\" has no slot free"));
     assert_eq!(*put(&cache, 1).unwrap(), 10, "what is there is found all the same");
     assert_eq!((cache.snapshot().refusals, cache.len()), (1, 2));
 }

@@ -71,15 +71,14 @@ impl Policy {
             }
             Policy::Moka => {
                 let cache = moka::sync::Cache::new(capacity.get() as u64);
-                let mut puts = 0_u64;
+                let (mut puts, slack) = (0_usize, (capacity.get() / 1000).max(1));
                 count(&mut |key| {
                     let hit = cache.get(&key).is_some();
                     if !hit {
                         cache.insert(key, ());
                         puts += 1;
-                        // It does this by itself, but not before some time has passed or much has come; in a program as slow as most
-                        // it would have done so by now.
-                        if puts.is_multiple_of(32) {
+                        // It evicts some time later, by itself or when it is told: before it has a thousandth more than it may.
+                        if puts.is_multiple_of(slack) {
                             cache.run_pending_tasks();
                         }
                     }

@@ -9,10 +9,8 @@ use super::super::error::{RequestError, ShortName};
 #[non_exhaustive]
 pub enum CacheError<E> {
     /// There is no such entry, and no slot for it: all slots of the tier are in use, or another rule of the pool stands against it.
-    #[error("cache {cache:?} has no slot for a new entry: {why}")]
+    #[error("there is no slot for a new entry: {why}")]
     NoSlot {
-        /// The cache's name.
-        cache: ShortName,
         /// Why the pool has refused.
         why: RequestError,
     },

@@ -150,12 +150,14 @@ where
     {
         let site = Location::caller();
         async move {
-            let sought = self.sought(key);
-            if let Some(lease) = self.find(&sought) {
-                return Ok(lease);
-            }
-            let id = sought.to_id();
-            drop(sought);
+            // What is sought borrows the key, and is not kept over a wait.
+            let id = {
+                let sought = self.sought(key);
+                match self.find(&sought) {
+                    Some(lease) => return Ok(lease),
+                    None => sought.to_id(),
+                }
+            };
             clock::tick();
             let guard = match self.arrive(self.quick(&id).entry_async(&id, look).await) {
                 Ok(lease) => return Ok(lease),
@@ -279,7 +281,7 @@ where
             // Who closes a tier without its pool does not know of caches.
             self.inner.give_up_all();
         }
-        CacheError::NoSlot { cache: self.short_name(), why }
+        CacheError::NoSlot { why }
     }
 
     fn short_name(&self) -> ShortName {

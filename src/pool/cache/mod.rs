@@ -110,12 +110,15 @@ pub struct Cache<K, T: Send + 'static> {
     namespace: u16,
 }
 
+/// Where a shelf stands when somebody has come for it.
+type Place<K, T> = OnceLock<Arc<Shelf<K, T>>>;
+
 /// What the references to a cache share.
 struct Inner<K, T: 'static> {
     name: String,
     hasher: DefaultHashBuilder,
     /// One for all, or one for each tenant, made when he first comes.
-    shelves: Box<[OnceLock<Arc<Shelf<K, T>>>]>,
+    shelves: Box<[Place<K, T>]>,
     /// Of each shelf.
     shelf_entries: u64,
     shelf_weight: u64,
