@@ -16,8 +16,7 @@ use openmetrics_parser::{MetricFamily, MetricNumber, OpenMetricsType, OpenMetric
 use prometheus_client::encoding::text;
 use prometheus_client::registry::Registry;
 use tierpool::{
-    Breaker, BreakerRules, Exporter, HealthMonitor, Limit, Memory, MemoryTier, Pool, Priority, Request,
-    ResourceDetector, ResourceIssue, Severity, TenantRules, TextFormat, Tier,
+    Exporter, Limit, Memory, MemoryTier, Pool, Priority, Request, ResourceIssue, Severity, TenantRules, TextFormat,
 };
 
 /// A sample's name and labels, as they would be in a query.

@@ -1,7 +1,7 @@
 //! `tierpool demo`: a running program to look at: its page, its metrics, its log.
 //!
 //! A small trading system on real threads, with three tenants that compete for one pool, a venue that is slow now and then, and, unless told
-//! otherwise, a line of source that forgets a slot every few seconds. [`world`] builds the pool, [`traffic`] uses it.
+//! otherwise, a line of source that forgets a slot every few seconds. `world` builds the pool, `traffic` uses it.
 
 mod traffic;
 mod world;

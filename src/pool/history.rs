@@ -12,7 +12,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// How far looks are apart that are older than a minute.
 const APART: Duration = Duration::from_secs(10);
 
-/// How many a second, over each of the [`WINDOWS`]; over the time since the first look, as long as that is shorter.
+/// How many a second, over a window each; over the time since the first look, as long as that is shorter.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 #[non_exhaustive]
 pub struct Rates {

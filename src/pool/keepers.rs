@@ -15,7 +15,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-#[cfg(feature = "cache")]
+#[cfg(all(feature = "cache", not(loom)))]
 use super::cache::counts::CacheSnapshot;
 use crate::sync::fence::Fence;
 use crate::tier::core::Core;
@@ -29,7 +29,7 @@ pub(super) trait Keeper: Send + Sync {
     /// Gives up all: the tier is closed.
     fn give_up_all(&self);
     /// How it stands, as a cache of the tier of that name.
-    #[cfg(feature = "cache")]
+    #[cfg(all(feature = "cache", not(loom)))]
     fn status(&self, tier: &'static str) -> CacheSnapshot;
 }
 
@@ -88,7 +88,7 @@ pub(super) fn give_up_old(tier: u32) {
 }
 
 /// How those of the tier with that number, and that name, stand.
-#[cfg(feature = "cache")]
+#[cfg(all(feature = "cache", not(loom)))]
 pub(super) fn statuses(tier: u32, name: &'static str) -> impl Iterator<Item = CacheSnapshot> {
     of(tier).map(move |keeper| keeper.status(name))
 }

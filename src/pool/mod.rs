@@ -46,7 +46,7 @@ use std::time::{Duration, Instant};
 use crossbeam_utils::CachePadded;
 
 use self::builder::PoolBuilder;
-#[cfg(feature = "cache")]
+#[cfg(all(feature = "cache", not(loom)))]
 use self::cache::counts::CacheSnapshot;
 use self::error::{PoolError, ReleaseError, RequestError, ShortName};
 use self::future::Allocation;
@@ -420,7 +420,7 @@ impl Pool {
     }
 
     /// How the caches of its tiers stand; see [`Cache::snapshot`](crate::Cache::snapshot). A tier that other pools use has theirs, too.
-    #[cfg(feature = "cache")]
+    #[cfg(all(feature = "cache", not(loom)))]
     pub fn caches(&self) -> Vec<CacheSnapshot> {
         self.inner.rows.iter().flat_map(|row| keepers::statuses(row.tier.id(), row.tier.name())).collect()
     }

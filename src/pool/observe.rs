@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 
-#[cfg(feature = "cache")]
+#[cfg(all(feature = "cache", not(loom)))]
 use super::cache::counts::CacheSnapshot;
 use super::history::{History, Rates};
 use super::monitor::ResourceStatus;
@@ -64,7 +64,7 @@ pub struct Observation {
     /// Which lines hold slots for too long, and whether that is a leak: [`Pool::leaks`].
     pub leaks: Vec<Suspect>,
     /// How the caches of its tiers stand: [`Pool::caches`].
-    #[cfg(feature = "cache")]
+    #[cfg(all(feature = "cache", not(loom)))]
     pub caches: Vec<CacheSnapshot>,
 }
 
@@ -251,7 +251,7 @@ impl Past {
         let holders = pool.holders_by_site();
         let growth = self.grown(&holders);
         let leaks = pool.leaks();
-        #[cfg(feature = "cache")]
+        #[cfg(all(feature = "cache", not(loom)))]
         let caches = pool.caches();
         let took = started.elapsed();
         self.rest_until = Instant::now() + took * REST;
@@ -265,7 +265,7 @@ impl Past {
             holders,
             growth,
             leaks,
-            #[cfg(feature = "cache")]
+            #[cfg(all(feature = "cache", not(loom)))]
             caches,
         }
     }

@@ -51,7 +51,7 @@ fn put(cache: &Cache<u64, u64>, key: u64) -> Outcome {
 /// Every slot of the pool's tier is in some state, and so many are free.
 #[track_caller]
 fn assert_free(pool: &Pool, free: usize) {
-    let now = pool.monitor().tier("numbers").unwrap().snapshot.clone();
+    let now = pool.monitor().tier("numbers").unwrap().snapshot;
     let sum = now.free + now.leased + now.shared + now.detached + now.claimed + now.quarantined + now.absent;
     assert_eq!(sum, now.capacity, "a slot is lost: {now:?}");
     assert_eq!(now.free, free, "{now:?}");

@@ -1,7 +1,7 @@
 //! What is shown: every family once, with its help, its unit, and where its samples come from. `docs/monitoring.md` lists them; a test holds the two
 //! together.
 
-#[cfg(feature = "cache")]
+#[cfg(all(feature = "cache", not(loom)))]
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::admission::priority::Priority;
 use crate::admission::tenants::Limit;
 use crate::host::health::HealthMonitor;
 use crate::host::level::Health;
-#[cfg(feature = "cache")]
+#[cfg(all(feature = "cache", not(loom)))]
 use crate::pool::cache::counts::CacheSnapshot;
 use crate::pool::monitor::{TenantStatus, TierStatus};
 use crate::pool::observe::{Observation, TierTrend};
@@ -90,7 +90,7 @@ pub(super) fn write(sheet: &mut Sheet, pools: &mut [Seen], health: Option<&Healt
     })?;
     let bounded: Vec<_> = pools.iter_mut().flat_map(Bounded::of_tiers).collect();
     each(sheet, &BOUNDED, |show| bounded.iter().try_for_each(|of| show(&[("pool", &of.pool), ("tier", of.tier)], of)))?;
-    #[cfg(feature = "cache")]
+    #[cfg(all(feature = "cache", not(loom)))]
     each(sheet, &cache(), |show| {
         let of_each = pools.iter().flat_map(|pool| caches(&pool.now).map(move |caches| (pool.name, caches)));
         { of_each }.try_for_each(|(pool, caches)| {
@@ -480,11 +480,11 @@ static TENANT: [Family<TenantStatus>; 8] = [
 ];
 
 /// Caches of one tier and name, as one: nothing keeps a program from having several.
-#[cfg(feature = "cache")]
+#[cfg(all(feature = "cache", not(loom)))]
 type Caches<'c> = Vec<&'c CacheSnapshot>;
 
 /// The caches of a pool by tier and name, one at least each.
-#[cfg(feature = "cache")]
+#[cfg(all(feature = "cache", not(loom)))]
 fn caches(seen: &Observation) -> impl Iterator<Item = Caches<'_>> {
     let mut by_name: BTreeMap<(&str, &str), Caches> = BTreeMap::new();
     for cache in &seen.caches {
@@ -493,12 +493,12 @@ fn caches(seen: &Observation) -> impl Iterator<Item = Caches<'_>> {
     by_name.into_values()
 }
 
-#[cfg(feature = "cache")]
+#[cfg(all(feature = "cache", not(loom)))]
 fn sum(caches: &[&CacheSnapshot], of: fn(&CacheSnapshot) -> u64) -> u64 {
     caches.iter().map(|cache| of(cache)).sum()
 }
 
-#[cfg(feature = "cache")]
+#[cfg(all(feature = "cache", not(loom)))]
 const fn cache<'c>() -> [Family<Caches<'c>>; 8] {
     [
         counter(
