@@ -86,7 +86,7 @@ pub static ALL: [Workload; 36] = [
     unfenced(detect::NAME, 1, detect::fill),
     unfenced(exposition::NAME, 1, exposition::fill),
     unfenced(touch::NAME, 1, touch::fill),
-    batches(cache::NAME, 1, cache::fill),
+    unfenced(cache::NAME, 1, cache::fill),
     batches("steal", 2, steal::fill::<{ steal::HALF }>),
     batches("steal-one", 2, steal::fill::<1>),
     Workload { name: "tail", threads: 1, usual: true, fenced: true, plan: Plan::Singles(tail::fill) },
