@@ -70,6 +70,7 @@ impl<T: Send + Sync + 'static> Lease<T> {
 }
 
 impl<T: 'static> SharedLease<T> {
+    #[inline]
     fn index(&self) -> u32 {
         self.place as u32
     }
@@ -79,6 +80,7 @@ impl<T: 'static> SharedLease<T> {
         self.core
     }
 
+    #[inline]
     fn header(&self) -> &'static Header {
         self.core.header(self.index())
     }
@@ -125,6 +127,7 @@ impl<T: 'static> SharedLease<T> {
         Taken { word, index: self.index() }
     }
 
+    #[inline]
     fn leave(&self, site: Option<Site>) {
         let header = self.header();
         if is_panicking(self.core) && self.place & BORN_IN_PANIC == 0 {
@@ -155,6 +158,7 @@ impl<T: 'static> SharedLease<T> {
 }
 
 /// Whether a panic is under way on this thread, if the tier wants to know.
+#[inline]
 fn is_panicking(core: &Core) -> bool {
     core.flags.load(Ordering::Relaxed) & flags::WATCHES_PANICS != 0 && std::thread::panicking()
 }
