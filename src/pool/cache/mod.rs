@@ -71,7 +71,7 @@ impl Pool {
 ///     Ok(())
 /// };
 /// let book = cache.get_or_allocate("EURUSD", load)?;       // a miss: initialised, once, whoever asks at the same time
-/// let again = cache.get_or_allocate("EURUSD", load)?;      // a hit: some 20 ns
+/// let again = cache.get_or_allocate("EURUSD", load)?;      // a hit: it is there
 /// assert_eq!(&again[..6], b"bid 99");
 /// assert_eq!(cache.snapshot().hit_rate(), 0.5);
 ///
@@ -91,7 +91,7 @@ impl Pool {
 /// who use the tier without the pool.) A closed pool's caches are empty.
 ///
 /// **What it costs.** A hit is a look-up in a hash table under a read lock of one of some parts, and an atomic addition when it comes and when it
-/// goes; a miss some hundreds of nanoseconds beside the initialiser. So, unlike a tier, it may wait for another thread: for one that holds
+/// goes; a miss also searches for what is to go, and allocates. So, unlike a tier, it may wait for another thread: for one that holds
 /// such a lock, for some tens of nanoseconds at a time. Of foreign code only the key's `Eq` and `Clone` run under one, which shall not use the cache. The initialiser, the
 /// weigher, and what ends a value's use run under none; an initialiser that asks for its own key waits for itself.
 ///
