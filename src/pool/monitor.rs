@@ -68,8 +68,8 @@ pub struct TierStatus {
     pub spilled_here: u64,
     /// The waits of requests for its slots, since the pool was built. Waits that were not by way of the pool are not known to it.
     pub waits: ByPriority<Waits>,
-    /// How long allocations took that did not wait, of this tier, by way of the pool or past it: estimated from one in 1,024 of those
-    /// that find a slot at hand, and one in 64 of the others, each counting for as many. Without refusals, bulk allocations, examination of
+    /// How long allocations took that did not wait, of this tier, by way of the pool or past it: estimated from one in 1,021 of those
+    /// that find a slot at hand, and one in 61 of the others, each counting for as many. Without refusals, bulk allocations, examination of
     /// values, and the cost of the clock.
     pub latency: Latency,
     /// How long requests by way of the pool have waited for its slots, however that ended. Each is measured.

@@ -192,7 +192,8 @@ impl<K: Send + 'static> Prepared<K> {
 
     /// The same request on behalf of another tenant of the pool.
     pub(super) fn for_tenant(&self, tenant: Tenant) -> Self {
-        let label = Label { account: tenant.number(), ..self.plan.label };
+        let tenant = tenant.number();
+        let label = Label { account: tenant, tenant, ..self.plan.label };
         Prepared { plan: Plan { label, ..self.plan }, ..self.clone() }
     }
 }
@@ -286,7 +287,7 @@ impl<'p, K: Send + 'static> Attempt<'p, K> {
         match kept {
             Some(lease) => {
                 self.row.note(pass, Ok(()), Duration::ZERO);
-                Break(self.plan.accept(self.tier, lease))
+                Break(accept_or_tell(self.pool, &self.plan, self.tier, lease))
             }
             None => Continue(pass),
         }
@@ -427,7 +428,7 @@ fn refuse<K: Send + 'static>(
         && let Some(lease) = row.take_kept(tier, plan, site)
     {
         row.note(pass, Ok(()), Duration::ZERO);
-        return accept(plan, tier, lease);
+        return accept_or_tell(pool, plan, tier, lease);
     }
     if let Some(books) = &row.books {
         books.wants(tier.core(), plan.tenant(), 1);

@@ -17,8 +17,9 @@ use crate::slot::label::{Label, Mark};
 use crate::slot::word::{State, Word};
 use crate::sync::Ordering;
 
-/// Of a busy thread's allocations, one in so many is looked at more closely; see [`sampled`].
-pub(crate) const SAMPLE_EVERY: u64 = 1024;
+/// Of a busy thread's allocations, one in so many is looked at more closely; see [`sampled`]. A prime: programs allocate from their
+/// lines in turns, and each is to have its share of the looks.
+pub(crate) const SAMPLE_EVERY: u64 = 1021;
 
 /// A slot that is leased to the caller.
 #[derive(Clone, Copy)]

@@ -175,7 +175,7 @@ impl<T: Send + 'static> TierBuilder<T> {
     /// A line is reported when it is first late, when the verdict turns to a leak or away from it, when what is late has doubled,
     /// and while it leaks, once in that time.
     ///
-    /// Costs nothing on the hot path but a note of the line at one allocation in 1,024; 8 bytes a slot; and a pass of the
+    /// Costs nothing on the hot path but a note of the line at one allocation in 1,021; 8 bytes a slot; and a pass of the
     /// reclaimer looks at every header.
     pub fn leak_after(mut self, limit: Duration) -> Self {
         self.leak_after = Some(limit);

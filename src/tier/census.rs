@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::panic::Location;
 use std::time::{Duration, Instant};
 
@@ -83,10 +83,9 @@ impl SiteGrowth {
 }
 
 impl SiteHolders {
-    /// Whether both are counts of the same.
-    fn is_of_same(&self, other: &SiteHolders) -> bool {
-        let key = |it: &SiteHolders| (it.tier_id, it.tier, it.site, it.tag, it.priority);
-        key(self) == key(other) && self.tenant == other.tenant
+    /// What it is a count of.
+    fn of_what(&self) -> impl Eq + Hash {
+        (self.tier_id, self.tier, self.site, self.tag, self.priority, self.tenant.as_deref())
     }
 }
 
@@ -111,8 +110,9 @@ impl HoldersBySite {
     /// # Ok(()) }
     /// ```
     pub fn since(&self, earlier: &HoldersBySite) -> HoldersGrowth {
+        let before: HashMap<_, _> = earlier.sites.iter().map(|site| (site.of_what(), site.count)).collect();
         let grown = self.sites.iter().filter_map(|now| {
-            let before = earlier.sites.iter().find(|site| site.is_of_same(now)).map_or(0, |site| site.count);
+            let before = before.get(&now.of_what()).copied().unwrap_or(0);
             (now.count > before).then(|| SiteGrowth { now: now.clone(), before })
         });
         let mut sites: Vec<_> = grown.collect();

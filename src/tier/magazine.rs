@@ -325,11 +325,11 @@ impl Magazine {
         bump(&self.moved, releases as u64);
     }
 
-    /// An allocation looks further than the hint at hand; how many did before.
+    /// An allocation looks further than the hint at hand; the how-manieth that does.
     pub(crate) fn note_search(&self) -> u64 {
-        let before = self.exchanges.searches.load(Ordering::Relaxed);
-        self.exchanges.searches.store(before + 1, Ordering::Relaxed);
-        before
+        let searches = self.exchanges.searches.load(Ordering::Relaxed) + 1;
+        self.exchanges.searches.store(searches, Ordering::Relaxed);
+        searches
     }
 
     /// The empty magazine was filled with hints from another's.

@@ -20,7 +20,7 @@ use crate::slot::label::Label;
 use crate::slot::word::Word;
 
 /// See the module's header.
-pub(crate) const SLOW_EVERY: u64 = 64;
+pub(crate) const SLOW_EVERY: u64 = 61;
 
 /// For the owner, who has just popped the hint of one in so many: advances the coarse clock, and has the line counted that it was for.
 #[cold]
@@ -47,7 +47,10 @@ pub(crate) fn allocate(
     let caller = Caller { site, label, magazine: Some(magazine) };
     let watch = Stopwatch::start();
     if let Some(taken) = claim(core, Hint { word, index }, site, label.mark, caller.stamp()) {
-        core.latency.record(watch.stop(), SAMPLE_EVERY);
+        // As in `note`.
+        if magazine.popped() > 1 {
+            core.latency.record(watch.stop(), SAMPLE_EVERY);
+        }
         uses::add(core, caller.magazine, label, 1);
         return Some(taken.index);
     }

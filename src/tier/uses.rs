@@ -18,6 +18,8 @@ use crate::sync::{AtomicU32, AtomicU64, Ordering};
 pub(crate) const LABELS: usize = if cfg!(loom) { 2 } else { 256 };
 /// Labels that a magazine counts without the shelf: two cache lines.
 const PLACES: usize = if cfg!(loom) { 2 } else { 16 };
+/// 2^32 by the golden ratio, odd: Knuth's multiplicative hashing.
+const SPREAD: u32 = 0x9e37_79b1;
 /// Whether uses are counted. Not in models: these numbers order nothing, and each would be one more step to explore.
 const COUNTED: bool = !cfg!(loom) && !crate::BARE;
 
@@ -37,10 +39,10 @@ fn parts(word: u64) -> (u32, u64) {
     ((word >> COUNT_BITS) as u32, word & FULL)
 }
 
-/// Where a label is looked for first. Numbers of tags and tenants are given one after the other, so those of one program rarely meet.
+/// Where a label is looked for first. A multiplication spreads labels that differ in one part, or in two in opposite ways.
 #[inline(always)]
 fn home(label: Label) -> usize {
-    (usize::from(label.mark.tag().0) + usize::from(label.tenant) + usize::from(label.class())) % PLACES
+    (label.bits().wrapping_mul(SPREAD) >> 24) as usize % PLACES
 }
 
 impl Uses {
@@ -122,8 +124,8 @@ impl Shelf {
     /// Where the label stands, which is written down if it is new; `None` if there is no room for it.
     fn find(&self, bits: u32) -> Option<usize> {
         let wanted = bits + 1;
-        // Open addressing; a multiplication spreads labels that differ in one part only.
-        let start = (bits.wrapping_mul(0x9e37_79b1) >> 16) as usize;
+        // Open addressing.
+        let start = (bits.wrapping_mul(SPREAD) >> 24) as usize;
         (0..LABELS).map(|step| (start + step) % LABELS).find(|&at| {
             let label = &self.labels[at];
             let mut known = label.load(Ordering::Relaxed);
