@@ -313,7 +313,7 @@ fn latency_stands_for_all_allocations() {
     (0..PAIRS).for_each(|_| drop(request.try_allocate().unwrap()));
     let latency = status(&pool).latency;
     let off = latency.count().abs_diff(PAIRS);
-    assert!(off <= 2 * 1024, "one in 1,024 counts for as many: {latency:?}");
+    assert!(off <= 2 * 1021, "one in 1,021 counts for as many: {latency:?}");
     // In waves, every slot of each half from the depot.
     let waves = 400;
     for _ in 0..waves {
@@ -324,7 +324,8 @@ fn latency_stands_for_all_allocations() {
     let slow = now.snapshot.allocations - now.snapshot.hits;
     assert!(slow > 1000, "{:?}", now.snapshot);
     let all = now.latency.count();
-    assert!(all.abs_diff(now.snapshot.allocations) <= 4 * 1024, "{all} of {}", now.snapshot.allocations);
+    let served = now.snapshot.allocations;
+    assert!(all.abs_diff(served) <= served / 50, "an estimate: {all} of {served}");
     let since = pool.monitor().since(&before);
     assert_eq!(since.tiers[0].latency.p50, now.latency.quantile(0.5));
     assert!(since.latency.p50 <= since.latency.p99 && since.latency.p99 <= since.latency.p999);

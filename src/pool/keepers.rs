@@ -12,18 +12,19 @@
 
 #![cfg_attr(any(loom, not(feature = "cache")), allow(dead_code, reason = "only caches keep slots"))]
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 #[cfg(all(feature = "cache", not(loom)))]
 use super::cache::counts::CacheSnapshot;
 use crate::sync::fence::Fence;
 use crate::tier::core::Core;
+use crate::tier::pass;
 
 /// Somebody who keeps slots. Nothing is locked while it is asked, and its slots' values may run their users' code.
 pub(super) trait Keeper: Send + Sync {
-    /// Gives up a slot that nobody uses. False if there is none.
-    fn give_up_one(&self) -> bool;
+    /// Gives up slots that nobody uses until one was of the tier with that number. False if there is none.
+    fn give_up_one(&self, tier: u32) -> bool;
     /// Gives up what is too old.
     fn give_up_old(&self);
     /// Gives up all: the tier is closed.
@@ -48,6 +49,9 @@ static KEPT: Mutex<Vec<Kept>> = Mutex::new(Vec::new());
 /// Requests of all tiers with keepers that wait, or are going to.
 static WANTING: AtomicUsize = AtomicUsize::new(0);
 
+/// How many forks the process came from in which a keeper came last: in a child, keepers of its parent are told nothing.
+static FORKS: AtomicU64 = AtomicU64::new(0);
+
 /// The list is whole between any two steps of whoever holds it.
 fn kept() -> MutexGuard<'static, Vec<Kept>> {
     KEPT.lock().unwrap_or_else(PoisonError::into_inner)
@@ -55,6 +59,7 @@ fn kept() -> MutexGuard<'static, Vec<Kept>> {
 
 /// From now on this is a keeper of the tier with that number, until it is dropped.
 pub(super) fn add(tier: u32, keeper: Weak<dyn Keeper>) {
+    FORKS.store(pass::forks(), Ordering::Relaxed);
     let mut kept = kept();
     kept.retain_mut(|kept| {
         kept.keepers.retain(|keeper| keeper.strong_count() > 0);
@@ -79,7 +84,7 @@ fn of(tier: u32) -> impl Iterator<Item = Arc<dyn Keeper>> {
 
 /// Has one of the tier's keepers give up a slot. False if none has any that nobody uses.
 pub(super) fn give_up_one(tier: u32) -> bool {
-    of(tier).any(|keeper| keeper.give_up_one())
+    of(tier).any(|keeper| keeper.give_up_one(tier))
 }
 
 /// Has the tier's keepers give up what is too old.
@@ -111,6 +116,9 @@ pub(super) fn nudge(core: &'static Core) {
 #[cold]
 #[inline(never)]
 fn give_up_if_wanted(tier: u32) {
+    if pass::forks() != FORKS.load(Ordering::Relaxed) {
+        return; // who waited is not in this process, and the list may be locked by a thread that is not, either
+    }
     if kept().iter().any(|kept| kept.tier == tier && kept.wanting > 0) {
         give_up_one(tier);
     }

@@ -11,6 +11,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use crate::tier::pass;
+
 /// Connections at a time.
 const MOST_CONNECTIONS: usize = 128;
 /// Bytes of the head of a request.
@@ -118,6 +120,8 @@ pub(super) struct Listener {
     address: SocketAddr,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
+    /// Those before it was started: a child has another number.
+    forks: u64,
 }
 
 #[derive(Default)]
@@ -143,7 +147,7 @@ impl Listener {
         let theirs = Arc::clone(&shared);
         let accept = move || theirs.accept(&listener, &service);
         let thread = thread::Builder::new().name("tierpool-serve".to_owned()).stack_size(STACK).spawn(accept)?;
-        Ok(Listener { address, shared, thread: Some(thread) })
+        Ok(Listener { address, shared, thread: Some(thread), forks: pass::forks() })
     }
 
     pub(super) fn address(&self) -> SocketAddr {
@@ -153,6 +157,11 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
+        if self.forks != pass::forks() {
+            // The thread is the parent's, and so are the connections.
+            std::mem::forget(self.thread.take());
+            return;
+        }
         {
             let mut open = self.shared.open();
             open.is_over = true;
@@ -166,8 +175,9 @@ impl Drop for Listener {
             let loopback = |v4| if v4 { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { IpAddr::V6(Ipv6Addr::LOCALHOST) };
             own.set_ip(loopback(own.is_ipv4()));
         }
-        drop(TcpStream::connect_timeout(&own, Duration::from_secs(1)));
-        if let Some(thread) = self.thread.take() {
+        // If even that cannot be had, of files that are left or of an address that has gone, the thread ends with the next who comes.
+        let is_told = TcpStream::connect_timeout(&own, Duration::from_secs(1)).is_ok();
+        if let Some(thread) = self.thread.take().filter(|_| is_told) {
             // A panic has been told on its thread.
             drop(thread.join());
         }

@@ -46,6 +46,25 @@ fn a_quota_stands_against_a_miss() {
 }
 
 #[test]
+fn what_a_tenant_keeps_and_does_not_use_goes_before_his_quota_stands_against_a_miss() {
+    let numbers = tierpool::Tier::builder("numbers").capacity(8).build_with(|| 0u64).unwrap();
+    let rules = TenantRules::new("md").hard(tierpool::Limit::slots(2));
+    let pool = Pool::builder().tier(numbers).tenant(rules).tenant("risk").build().unwrap();
+    let cache = cache(&pool);
+    let (md, risk) = (cache.tenant("md").unwrap(), cache.tenant("risk").unwrap());
+    drop(put(&risk, 7).unwrap());
+    let used = put(&md, 1).unwrap();
+    for key in 2..6 {
+        drop(put(&md, key).unwrap());
+    }
+    assert_eq!((*used, md.len(), risk.len()), (10, 2, 1), "the one in use stays, and so does the other tenant's");
+    assert_eq!(pool.held(pool.tenant("md").unwrap()).slots, 2);
+    let status = pool.monitor();
+    let served = |name: &str| status.tenant(name).unwrap().allocations;
+    assert_eq!((served("md"), served("risk")), (5, 1), "each is counted for whom it was");
+}
+
+#[test]
 fn a_shared_cache_shows_all_to_all() {
     let pool = pool(8);
     let cache = pool.cache::<u64, u64>("numbers").shared_by_tenants().build().unwrap();

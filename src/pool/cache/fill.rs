@@ -165,9 +165,12 @@ where
                 Err(guard) => guard.ok_or_else(|| CacheError::Busy { cache: self.short_name() })?,
             };
             self.prepare_room(&id);
-            let mut lease = match self.prepared.attempt().allocate_async(site).await {
-                Ok(lease) => lease,
-                Err(why) => return Err(self.no_slot(why)),
+            let mut lease = loop {
+                match self.prepared.attempt().allocate_async(site).await {
+                    Ok(lease) => break lease,
+                    Err(why) if self.makes_way(&why) => {}
+                    Err(why) => return Err(self.no_slot(why)),
+                }
             };
             let failure = Failure(self);
             init(&mut lease).await.map_err(CacheError::Init)?;
@@ -212,7 +215,13 @@ where
         let attempt = self.prepared.attempt();
         let left = Wait::at_most(patience.map(|patience| patience.saturating_sub(since.elapsed())));
         // Behind the guard, so that its slot goes back before the next one tries.
-        let mut lease = attempt.allocate(left, site).map_err(|why| self.no_slot(why))?;
+        let mut lease = loop {
+            match attempt.allocate(left, site) {
+                Ok(lease) => break lease,
+                Err(why) if self.makes_way(&why) => {}
+                Err(why) => return Err(self.no_slot(why)),
+            }
+        };
         let failure = Failure(self);
         init(&mut lease).map_err(CacheError::Init)?;
         std::mem::forget(failure);
@@ -247,7 +256,7 @@ where
     fn prepare_room(&self, id: &Id<K>) {
         let part = self.shelf.part(id.hash());
         if part.is_full() {
-            self.inner.settle(part.make_room());
+            self.inner.settle(part.make_room(), |_| ());
         }
         self.inner.keep_to_capacity(1);
     }
@@ -255,7 +264,9 @@ where
     /// The entry is there.
     fn put(&self, id: &Id<K>, guard: Guard<'_, K, T>, lease: Lease<T>) -> CacheLease<T> {
         let weight = match (&self.inner.weigher, id) {
-            (Some(weigher), Id::Of { key, .. }) => weigher(key, &lease).max(1),
+            (Some(weigher), Id::Of { key, .. }) => {
+                weigher(key, &lease).clamp(1, self.inner.shelf_weight.saturating_add(1))
+            }
             _ => 1,
         };
         let until = self.inner.time_to_live.map_or(u64::MAX, |ticks| clock::ticks().saturating_add(ticks));
@@ -267,12 +278,17 @@ where
         if let Err(entry) = guard.insert_with_lifecycle(entry, &mut gone) {
             self.inner.note_gone(self.namespace, &entry, Rare::Removal);
         }
-        self.inner.settle(gone);
+        self.inner.settle(gone, |_| ());
         self.inner.keep_to_capacity(0);
         if is_closed(lease.core()) {
             self.inner.give_up_all();
         }
         lease
+    }
+
+    /// What stands in the way is what the tenant may hold, and one of his own entries, which nobody uses, has gone for it.
+    fn makes_way(&self, why: &RequestError) -> bool {
+        matches!(why, RequestError::Quota { .. }) && self.inner.give_up_of_namespace(self.namespace)
     }
 
     fn no_slot<E>(&self, why: RequestError) -> CacheError<E> {

@@ -92,7 +92,7 @@ impl Pool {
 ///
 /// **What it costs.** A hit is a look-up in a hash table under a read lock of one of some parts, and an atomic addition when it comes and when it
 /// goes; a miss also searches for what is to go, and allocates. So, unlike a tier, it may wait for another thread: for one that holds
-/// such a lock, for some tens of nanoseconds at a time. Of foreign code only the key's `Eq` and `Clone` run under one, which shall not use the cache. The initialiser, the
+/// such a lock, for some tens of nanoseconds at a time. Of foreign code only the key's `Eq` and `Clone` run under one, which shall use neither the cache nor its pool. The initialiser, the
 /// weigher, and what ends a value's use run under none; an initialiser that asks for its own key waits for itself.
 ///
 /// **What it is not.** A cache that is asked by no key needs none: slots that come back are at hand for the next allocation anyway, in
@@ -317,10 +317,17 @@ impl<K, T> Inner<K, T> {
         self.counts.note(how);
     }
 
-    /// Counts what was evicted, and drops it. False if nothing was.
-    fn settle(&self, gone: Gone<K, T>) -> bool {
-        gone.iter().for_each(|(id, entry)| self.note_gone(id.tenant(), entry, Rare::Eviction));
-        !gone.is_empty()
+    /// Counts what was evicted, shows its tiers' numbers to `see`, and drops it. False if nothing was.
+    fn settle(&self, gone: Gone<K, T>, mut see: impl FnMut(u32)) -> bool {
+        let any = !gone.is_empty();
+        gone.into_entries().for_each(|(id, entry)| {
+            self.note_gone(id.tenant(), &entry, Rare::Eviction);
+            if let Some(lease) = entry.lease {
+                see(lease.core().id);
+                lease.end_untold();
+            }
+        });
+        any
     }
 
     fn shelves(&self) -> impl Iterator<Item = &Arc<Shelf<K, T>>> {
@@ -353,29 +360,47 @@ impl<K: Hash + Eq + Clone, T> Inner<K, T> {
     }
 
     /// Has an entry of the shelf go that nobody uses. False if it has none.
-    fn give_up_of(&self, shelf: &Shelf<K, T>) -> bool {
+    fn give_up_of(&self, shelf: &Shelf<K, T>, mut see: impl FnMut(u32)) -> bool {
         let first = self.turn.fetch_add(1, Ordering::Relaxed);
         let parts = shelf.parts.len();
-        (0..parts).any(|at| self.settle(shelf.parts[first.wrapping_add(at) % parts].make_room()))
+        (0..parts).any(|at| self.settle(shelf.parts[first.wrapping_add(at) % parts].make_room(), &mut see))
+    }
+
+    /// Has an entry of the namespace go that nobody uses, whichever comes first. False if it has none.
+    fn give_up_of_namespace(&self, namespace: u16) -> bool {
+        self.parts().any(|part| {
+            part.quick.iter().any(|(id, entry)| {
+                // What `iter` gave is a use like any other.
+                let is_same =
+                    |now: &Entry<T>| now.lease.as_ref().is_some_and(|lease| lease.sharers() <= 2) && now.is(&entry);
+                let gone = if id.tenant() == namespace { part.quick.remove_if(&id, is_same) } else { None };
+                gone.is_some_and(|(id, entry)| {
+                    self.note_gone(id.tenant(), &entry, Rare::Eviction);
+                    true
+                })
+            })
+        })
     }
 
     /// While all entries together are too much: has those go of whoever has most.
     fn keep_to_capacity(&self, coming: u64) {
         if self.shelves.len() > 1 {
-            while self.total.load(Ordering::Relaxed).saturating_add(coming) > self.capacity && self.give_up_one_of_any()
-            {
-            }
+            while self.total.load(Ordering::Relaxed).saturating_add(coming) > self.capacity
+                && self.give_up_one_of_any(|_| ())
+            {}
         }
     }
 
-    fn give_up_one_of_any(&self) -> bool {
+    fn give_up_one_of_any(&self, mut see: impl FnMut(u32)) -> bool {
         let fullest = if self.shelves.len() > 1 { self.fullest() } else { None };
-        fullest.is_some_and(|shelf| self.give_up_of(shelf)) || self.shelves().any(|shelf| self.give_up_of(shelf))
+        fullest.is_some_and(|shelf| self.give_up_of(shelf, &mut see))
+            || self.shelves().any(|shelf| self.give_up_of(shelf, &mut see))
     }
 
     fn give_up_all(&self) {
         for part in self.parts() {
-            part.quick.drain().for_each(|(id, entry)| self.note_gone(id.tenant(), &entry, Rare::Removal));
+            let entries = part.quick.drain().filter(|(_, entry)| entry.lease.is_some());
+            entries.for_each(|(id, entry)| self.note_gone(id.tenant(), &entry, Rare::Removal));
         }
     }
 }
@@ -385,8 +410,15 @@ where
     K: Hash + Eq + Clone + Send + Sync,
     T: Send + Sync,
 {
-    fn give_up_one(&self) -> bool {
-        self.give_up_one_of_any()
+    fn give_up_one(&self, tier: u32) -> bool {
+        // Entries of a request that spills over lie in several tiers.
+        let mut found = false;
+        while !found {
+            if !self.give_up_one_of_any(|of| found |= of == tier) {
+                return false;
+            }
+        }
+        true
     }
 
     fn give_up_old(&self) {

@@ -83,8 +83,8 @@ impl<K, T> Gone<K, T> {
         self.first.is_none()
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &(Id<K>, Entry<T>)> {
-        self.first.iter().chain(&self.more)
+    pub(super) fn into_entries(self) -> impl Iterator<Item = (Id<K>, Entry<T>)> {
+        self.first.into_iter().chain(self.more)
     }
 }
 
