@@ -10,8 +10,8 @@ use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::panic::Location;
 use std::time::{Duration, Instant};
 
-use super::account;
 use super::core::Core;
+use super::{account, report};
 use crate::clock::{self, Tick};
 use crate::slot::header::{Record, Site};
 use crate::slot::label::Mark;
@@ -254,15 +254,7 @@ fn thread_text(number: u32) -> String {
 impl fmt::Display for SiteHolders {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} held from {} of tier {:?}", self.count, self.site, self.tier)?;
-        if let Some(tag) = self.tag {
-            write!(f, " for {tag:?}")?;
-        }
-        if let Some(tenant) = &self.tenant {
-            write!(f, " on behalf of {tenant:?}")?;
-        }
-        if self.priority != Priority::default() {
-            write!(f, " at priority {:?}", self.priority)?;
-        }
+        report::write_purpose(f, self.tag, self.tenant.as_deref(), self.priority)?;
         write!(f, ", the oldest for {:.2?}", self.oldest)?;
         match &self.threads[..] {
             [] => Ok(()),

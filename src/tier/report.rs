@@ -184,21 +184,29 @@ pub struct Holder {
     pub thread_name: Option<String>,
 }
 
+/// What a slot is for, on whose behalf and how urgently, as far as there is something to say.
+pub(crate) fn write_purpose(
+    f: &mut fmt::Formatter<'_>,
+    tag: Option<&str>,
+    tenant: Option<&str>,
+    priority: Priority,
+) -> fmt::Result {
+    if let Some(tag) = tag {
+        write!(f, " for {tag:?}")?;
+    }
+    if let Some(tenant) = tenant {
+        write!(f, " on behalf of {tenant:?}")?;
+    }
+    if priority == Priority::default() { Ok(()) } else { write!(f, " at priority {priority:?}") }
+}
+
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {} for {:.2?}", self.handle, self.state, self.age)?;
         if let Some(site) = self.site {
             write!(f, ", allocated at {site}")?;
         }
-        if let Some(tag) = self.tag {
-            write!(f, " for {tag:?}")?;
-        }
-        if let Some(tenant) = &self.tenant {
-            write!(f, " on behalf of {tenant:?}")?;
-        }
-        if self.priority != Priority::default() {
-            write!(f, " at priority {:?}", self.priority)?;
-        }
+        write_purpose(f, self.tag, self.tenant.as_deref(), self.priority)?;
         match &self.thread_name {
             Some(name) => write!(f, " by thread {name:?}"),
             None => write!(f, " by thread {}", self.thread),
