@@ -7,8 +7,8 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 /// The windows over which rates are told.
-pub(super) const WINDOWS: [Duration; 3] = [Duration::from_secs(1), MINUTE, Duration::from_secs(900)];
-const MINUTE: Duration = Duration::from_secs(60);
+const WINDOWS: [Duration; 3] = [Duration::from_secs(1), MINUTE, Duration::from_secs(900)];
+pub(super) const MINUTE: Duration = Duration::from_secs(60);
 /// How far looks are apart that are older than a minute.
 const APART: Duration = Duration::from_secs(10);
 

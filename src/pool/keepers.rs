@@ -23,7 +23,7 @@ use crate::tier::pass;
 
 /// Somebody who keeps slots. Nothing is locked while it is asked, and its slots' values may run their users' code.
 pub(super) trait Keeper: Send + Sync {
-    /// Gives up slots that nobody uses until one was of the tier with that number. False if there is none.
+    /// Gives up a slot of the tier with that number that nobody uses. False if there is none. One of another tier may go as well.
     fn give_up_one(&self, tier: u32) -> bool;
     /// Gives up what is too old.
     fn give_up_old(&self);

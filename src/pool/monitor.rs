@@ -354,3 +354,20 @@ fn line(tier: &TierStatus) -> [String; 12] {
         tier.spilled_here.to_string(),
     ]
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use crate::Pool;
+
+    #[test]
+    fn no_counter_is_below_that_of_an_earlier_look() {
+        let pool = Pool::builder().memory("packets", 64, 2).tenant("md").build().expect("a pool");
+        let mut earlier = pool.monitor();
+        let before = &mut earlier.tiers[0].snapshot;
+        (before.allocations, before.hits, before.releases) = (3, 2, 1);
+        earlier.tenants[0].allocations = 3;
+        let now = pool.monitor().not_below(&earlier);
+        let tier = &now.tiers[0].snapshot;
+        assert_eq!((tier.allocations, tier.hits, tier.releases, now.tenants[0].allocations), (3, 2, 1, 3));
+    }
+}

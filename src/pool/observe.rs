@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 
 #[cfg(all(feature = "cache", not(loom)))]
 use super::cache::counts::CacheSnapshot;
-use super::history::{History, Rates};
+use super::history::{History, MINUTE, Rates};
 use super::monitor::ResourceStatus;
 use super::{Pool, WeakPool};
 use crate::tier::census::{HoldersBySite, HoldersGrowth};
@@ -115,8 +115,6 @@ struct Past {
 const PERIOD: Duration = Duration::from_secs(1);
 /// A look that took some time is followed by a rest of so many times that.
 const REST: u32 = 32;
-/// What holders of the last minute are held against.
-const MINUTE: Duration = Duration::from_secs(60);
 /// How far those looks are apart of which the holders are kept.
 const APART: Duration = Duration::from_secs(5);
 

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::allocate::Caller;
 use super::core::{Core, flags};
 use super::order::{Flow, Order};
-use super::{background, pass};
+use super::{background, pass, uses};
 use crate::clock;
 use crate::slot::header::{Site, pack_stamp};
 use crate::slot::label::Label;
@@ -333,7 +333,7 @@ impl Queue {
             self.expect(core, rank, &entry.waiter);
         }
         core.unserved.allocations.fetch_add(1, Ordering::Relaxed);
-        core.shelf.add(entry.who.label, 1);
+        uses::add(core, None, entry.who.label, 1);
         // The last step: its waiter may take the slot at once, and end the tier.
         entry.waiter.set(GRANTED | u64::from(index) << INDEX_SHIFT);
         entry.waker

@@ -71,17 +71,13 @@ impl Uses {
     fn add(&self, shelf: &Shelf, label: Label, more: u64) {
         let bits = label.bits();
         let places = || (0..PLACES).map(|step| &self.0[(home(label) + step) % PLACES]);
-        let known = || places().find(|place| parts(place.load(Ordering::Relaxed)).0 == bits);
-        let unused = || places().find(|place| parts(place.load(Ordering::Relaxed)).1 == 0);
-        if more >= FULL {
-            return shelf.add(label, more);
+        // The label of zeros, which those have that are not used, says nothing, and does not come here.
+        let with = |bits| places().find(|place| parts(place.load(Ordering::Relaxed)).0 == bits);
+        let known = with(bits);
+        if more >= FULL || known.is_none() && !shelf.admits(bits) {
+            return shelf.add(bits, more);
         }
-        // Zeros read as a count of nothing for the label of all zeros, which has to be told to the shelf as well.
-        let place = known().filter(|place| parts(place.load(Ordering::Relaxed)).1 > 0);
-        if place.is_none() && !shelf.admits(bits) {
-            return shelf.add(label, more);
-        }
-        let place = place.or_else(unused).unwrap_or(&self.0[home(label)]);
+        let place = known.or_else(|| with(0)).unwrap_or(&self.0[home(label)]);
         let (other, count) = parts(place.load(Ordering::Relaxed));
         if other == bits && count + more < FULL {
             return place.store(word(bits, count + more), Ordering::Relaxed);
@@ -89,7 +85,7 @@ impl Uses {
         // A look between the two steps misses what is cleared away.
         place.store(word(bits, more), Ordering::Relaxed);
         if count > 0 {
-            shelf.add_bits(other, count);
+            shelf.add(other, count);
         }
     }
 
@@ -144,15 +140,9 @@ impl Shelf {
         self.find(bits).is_some()
     }
 
-    fn add_bits(&self, bits: u32, more: u64) {
-        self.find(bits).map_or(&self.others, |at| &self.counts[at]).fetch_add(more, Ordering::Relaxed);
-    }
-
     /// So many allocations with that label.
-    pub(crate) fn add(&self, label: Label, more: u64) {
-        if COUNTED && !label.says_nothing() {
-            self.add_bits(label.bits(), more);
-        }
+    fn add(&self, bits: u32, more: u64) {
+        self.find(bits).map_or(&self.others, |at| &self.counts[at]).fetch_add(more, Ordering::Relaxed);
     }
 
     /// A new tier moves in.
@@ -169,7 +159,7 @@ pub(crate) fn add(core: &Core, magazine: Option<&Magazine>, label: Label, more: 
     }
     match magazine {
         Some(magazine) => magazine.uses.add(core.shelf, label, more as u64),
-        None => core.shelf.add(label, more as u64),
+        None => core.shelf.add(label.bits(), more as u64),
     }
 }
 

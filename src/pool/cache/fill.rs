@@ -288,7 +288,7 @@ where
 
     /// What stands in the way is what the tenant may hold, and one of his own entries, which nobody uses, has gone for it.
     fn makes_way(&self, why: &RequestError) -> bool {
-        matches!(why, RequestError::Quota { .. }) && self.inner.give_up_of_namespace(self.namespace)
+        matches!(why, RequestError::Quota { .. }) && self.inner.give_up_where(|id, _| id.tenant() == self.namespace)
     }
 
     fn no_slot<E>(&self, why: RequestError) -> CacheError<E> {

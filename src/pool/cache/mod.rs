@@ -366,18 +366,17 @@ impl<K: Hash + Eq + Clone, T> Inner<K, T> {
         (0..parts).any(|at| self.settle(shelf.parts[first.wrapping_add(at) % parts].make_room(), &mut see))
     }
 
-    /// Has an entry of the namespace go that nobody uses, whichever comes first. False if it has none.
-    fn give_up_of_namespace(&self, namespace: u16) -> bool {
+    /// Has an entry go of which this says yes and that nobody uses, whichever comes first. False if there is none.
+    fn give_up_where(&self, mut is_wanted: impl FnMut(&Id<K>, &CacheLease<T>) -> bool) -> bool {
         self.parts().any(|part| {
             part.quick.iter().any(|(id, entry)| {
+                if !entry.lease.as_ref().is_some_and(|lease| is_wanted(&id, lease)) {
+                    return false;
+                }
                 // What `iter` gave is a use like any other.
-                let is_same =
-                    |now: &Entry<T>| now.lease.as_ref().is_some_and(|lease| lease.sharers() <= 2) && now.is(&entry);
-                let gone = if id.tenant() == namespace { part.quick.remove_if(&id, is_same) } else { None };
-                gone.is_some_and(|(id, entry)| {
-                    self.note_gone(id.tenant(), &entry, Rare::Eviction);
-                    true
-                })
+                let is_idle = |now: &Entry<T>| now.is(&entry) && now.lease.as_ref().is_some_and(|it| it.sharers() <= 2);
+                let gone = part.quick.remove_if(&id, is_idle);
+                gone.inspect(|(id, entry)| self.note_gone(id.tenant(), entry, Rare::Eviction)).is_some()
             })
         })
     }
@@ -411,14 +410,10 @@ where
     T: Send + Sync,
 {
     fn give_up_one(&self, tier: u32) -> bool {
-        // Entries of a request that spills over lie in several tiers.
         let mut found = false;
-        while !found {
-            if !self.give_up_one_of_any(|of| found |= of == tier) {
-                return false;
-            }
-        }
-        true
+        let any = self.give_up_one_of_any(|of| found |= of == tier);
+        // What goes first may be of another tier, if the cache's request spills over: then one goes that is of this.
+        found || any && self.give_up_where(|_, lease| lease.core().id == tier)
     }
 
     fn give_up_old(&self) {

@@ -3,7 +3,9 @@
 
 #[cfg(all(feature = "cache", not(loom)))]
 use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Seen;
@@ -21,6 +23,7 @@ use crate::pool::monitor::{TenantStatus, TierStatus};
 use crate::pool::observe::{Observation, TierTrend};
 use crate::pool::rows::TierKind;
 use crate::pool::waits::Waits;
+use crate::tier::census::SiteHolders;
 
 /// A family of samples, each about a `T`.
 struct Family<T> {
@@ -156,18 +159,20 @@ struct Bounded {
 impl Bounded {
     fn of_tiers(pool: &mut Seen) -> Vec<Bounded> {
         let Seen { name, now, shown } = pool;
+        let mut by_tier: HashMap<&str, Vec<&SiteHolders>> = HashMap::new();
+        now.holders.sites.iter().for_each(|holders| by_tier.entry(holders.tier).or_default().push(holders));
         let tiers = now.status.tiers.iter().map(|tier| {
             let uses = tier.uses.iter().map(|label| {
                 let key = [text(label.tenant.as_deref()), text(label.tag), priority(label.priority).to_owned()];
-                (key, label.allocations)
+                (Arc::new(key), label.allocations)
             });
-            let sites = now.holders.sites.iter().filter(|holders| holders.tier == tier.name).map(|holders| {
+            let sites = by_tier.get(tier.name).into_iter().flatten().map(|holders| {
                 let key = [holders.site.to_string(), text(holders.tenant.as_deref()), text(holders.tag)];
-                (key, Held { slots: holders.count as u64, oldest: holders.oldest })
+                (Arc::new(key), Held { slots: holders.count as u64, oldest: holders.oldest })
             });
             let suspects = now.leaks.iter().filter(|suspect| suspect.tier == tier.name).map(|suspect| {
                 let key = [suspect.site.to_string(), suspect.verdict.to_string(), String::new()];
-                (key, Held { slots: suspect.late, oldest: suspect.oldest.age })
+                (Arc::new(key), Held { slots: suspect.late, oldest: suspect.oldest.age })
             });
             Bounded {
                 pool: (*name).to_owned(),
@@ -182,7 +187,8 @@ impl Bounded {
 
     /// A sample for each line, and one for the others.
     fn by_site<V: Into<Value>>(&self, out: &mut About, value: fn(&Held) -> V) -> fmt::Result {
-        for ([site, tenant, tag], held) in &self.sites.shown {
+        for (key, held) in &self.sites.shown {
+            let [site, tenant, tag] = &**key;
             out.add(&[("site", site), ("tenant", tenant), ("tag", tag)], value(held))?;
         }
         out.add(&[("site", OTHER), ("tenant", ""), ("tag", "")], value(&self.sites.other))
@@ -190,7 +196,8 @@ impl Bounded {
 
     /// A sample for each line that holds slots for too long, and one for the others.
     fn by_suspect<V: Into<Value>>(&self, out: &mut About, value: fn(&Held) -> V) -> fmt::Result {
-        for ([site, verdict, _], held) in &self.suspects.shown {
+        for (key, held) in &self.suspects.shown {
+            let [site, verdict, _] = &**key;
             out.add(&[("site", site), ("verdict", verdict)], value(held))?;
         }
         out.add(&[("site", OTHER), ("verdict", "")], value(&self.suspects.other))
@@ -209,7 +216,8 @@ const SUSPECTS: &str = "tierpool_suspect_slots";
 
 static BOUNDED: [Family<Bounded>; 6] = [
     counter(USES, "Slots handed out, by tenant, tag and priority.", |tier, out| {
-        for ([tenant, tag, priority], count) in &tier.uses.shown {
+        for (key, count) in &tier.uses.shown {
+            let [tenant, tag, priority] = &**key;
             out.add(&[("tenant", tenant), ("tag", tag), ("priority", priority)], *count)?;
         }
         out.add(&[("tenant", ""), ("tag", ""), ("priority", OTHER)], tier.uses.other)

@@ -6,10 +6,11 @@
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
-/// The values of a family's labels.
-pub(super) type Key = [String; 3];
+/// The values of a family's labels: shared by all who remember them.
+pub(super) type Key = Arc<[String; 3]>;
 
 /// What rows say, which can be summed.
 pub(super) trait Amount: Copy + Default {
@@ -142,7 +143,7 @@ mod tests {
     use super::*;
 
     fn row(name: &str, count: u64) -> (Key, u64) {
-        ([name.to_owned(), String::new(), String::new()], count)
+        (Arc::new([name.to_owned(), String::new(), String::new()]), count)
     }
 
     #[test]
